@@ -1,0 +1,1 @@
+"""sepstream_training: networks, data, losses and the training loop (PyTorch and Lightning)."""

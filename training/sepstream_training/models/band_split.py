@@ -1,0 +1,123 @@
+"""The live network: bands of bins, one recurrence shared by all bands, a mixer across bands, a disk head.
+
+After the band-split RNN of Luo & Yu 2022 (arXiv 2209.15174), made causal and light: the recurrence over
+frequency is replaced by an MLP across bands (Tolstikhin et al. 2021), which costs one matrix product.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from .disk_head import DiskHead
+from .recurrent import DilatedLstm
+
+LOG_FLOOR = 1e-5  # of magnitudes, where a full-scale sine is 0.5: the network is deaf below -94 dBFS per bin
+
+
+class BandSplit(nn.Module):
+    """Magnitudes (B, T, bins) -> logits (B, T, classes, bins), embedding u (B, T, dim, bins), new state.
+
+    ``bands`` is a list of (count, width) pairs from low to high; their sum is ``bins``. State is a list of
+    (dilation, B * bands, units) tensors, h and c of each block's LSTM.
+    """
+
+    def __init__(
+        self,
+        classes: int,
+        bands: list[tuple[int, int]],
+        width: int = 64,
+        units: int = 64,
+        blocks: int = 3,
+        dilation: int = 3,
+        dim: int = 2,
+        curvature: float = 1.0,
+        trainable_curvature: bool = False,
+    ) -> None:
+        super().__init__()
+        self.bands = [tuple(group) for group in bands]
+        self.bins = sum(count * size for count, size in self.bands)
+        self.count = sum(count for count, _ in self.bands)
+        self.units, self.dim, self.dilation = units, dim, dilation
+        self.norm = nn.BatchNorm1d(self.bins)
+        self.encode = nn.ModuleList(BandLinear(count, size, width) for count, size in self.bands)
+        self.blocks = nn.ModuleList(Block(self.count, width, units) for _ in range(blocks))
+        self.final = nn.LayerNorm(width)
+        self.hidden = BandLinear(self.count, width, 2 * width)
+        self.decode = nn.ModuleList(BandLinear(count, 2 * width, dim * size) for count, size in self.bands)
+        self.head = DiskHead(classes, dim, curvature, trainable_curvature)
+
+    def initial_state(self, batch: int = 1, chains: int | None = None) -> list[Tensor]:
+        shape = (chains or self.dilation, batch * self.count, self.units)
+        return [torch.zeros(shape) for _ in range(2 * len(self.blocks))]
+
+    def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
+        """The whole signal at once: a step from a fresh state. ``chains`` 1 is for frames ``dilation`` hops apart."""
+        logits, u, _ = self.step(magnitude, [s.to(magnitude) for s in self.initial_state(magnitude.shape[0], chains)])
+        return logits, u
+
+    def step(self, magnitude: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        batch, frames, _ = magnitude.shape
+        x = self._split(magnitude)
+        new_state: list[Tensor] = []
+        for block, h, c in zip(self.blocks, state[::2], state[1::2], strict=True):
+            x, h, c = block(x, h, c)
+            new_state += [h, c]
+        v = self._join(x)
+        logits, u = self.head(v)
+        shape = (frames, batch, -1, self.bins)
+        return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1), new_state
+
+    def _split(self, magnitude: Tensor) -> Tensor:
+        """(B, T, bins) -> (T, B, bands, width): log magnitudes, normalised per bin, embedded per band."""
+        batch, frames, bins = magnitude.shape
+        flat = torch.log(magnitude + LOG_FLOOR).transpose(0, 1).reshape(-1, bins)
+        parts = self.norm(flat).split([count * size for count, size in self.bands], dim=1)
+        embedded = [
+            encode(part.view(-1, count, size)) for encode, part, (count, size) in zip(self.encode, parts, self.bands, strict=True)
+        ]
+        return torch.cat(embedded, dim=1).view(frames, batch, self.count, -1)
+
+    def _join(self, x: Tensor) -> Tensor:
+        """(T, B, bands, width) -> (T * B, dim, bins) tangent vectors."""
+        rows = x.shape[0] * x.shape[1]
+        hidden = nn.functional.gelu(self.hidden(self.final(x).view(rows, self.count, -1)))
+        groups = hidden.split([count for count, _ in self.bands], dim=1)
+        decoded = [
+            decode(group).view(rows, count, self.dim, size).transpose(1, 2).reshape(rows, self.dim, count * size)
+            for decode, group, (count, size) in zip(self.decode, groups, self.bands, strict=True)
+        ]
+        return torch.cat(decoded, dim=2)
+
+
+class Block(nn.Module):
+    """(T, B, bands, width) -> the same: each band remembers, then the bands talk."""
+
+    def __init__(self, count: int, width: int, units: int) -> None:
+        super().__init__()
+        self.time_norm = nn.LayerNorm(width)
+        self.time = DilatedLstm(width, units)
+        self.time_out = nn.Linear(units, width)
+        self.band_norm = nn.LayerNorm(width)
+        self.band_in = nn.Linear(count, 2 * count)
+        self.band_out = nn.Linear(2 * count, count)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        frames, batch, count, width = x.shape
+        y, h, c = self.time(self.time_norm(x).view(frames, batch * count, width), h, c)
+        x = x + self.time_out(y).view(x.shape)
+        mixed = self.band_out(nn.functional.gelu(self.band_in(self.band_norm(x).transpose(2, 3))))
+        return x + mixed.transpose(2, 3), h, c
+
+
+class BandLinear(nn.Module):
+    """(rows, bands, inputs) -> (rows, bands, outputs), each band with weights of its own."""
+
+    def __init__(self, bands: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(bands, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(bands, 1, outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (torch.matmul(x.transpose(0, 1), self.weight) + self.bias).transpose(0, 1)
