@@ -58,7 +58,7 @@ def test_a_seed_replays_bit_for_bit(name, engine):
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 @pytest.mark.parametrize("name", LEAVES)
 def test_every_class_sounds_at_the_house_level_in_the_length_asked_for(name, rate_hz):
-    samples = 3 * rate_hz + 17
+    samples = 2 * rate_hz + 19  # divided and multiplied by 44100 or 48000 it lands just below itself
     sound = generate(name, samples / rate_hz, rate_hz, seeded(1), engine="numpy")
     assert sound.shape == (samples,) and sound.dtype == np.float32
     assert np.isfinite(sound).all() and np.abs(sound).max() <= 0.99
@@ -129,10 +129,12 @@ def test_the_players_of_a_song_share_one_scale():
         assert all(28 <= note.pitch <= 55 for note in song.parts["bass"])
 
 
+@pytest.mark.parametrize("seconds", [0.7, 2.3, 3.1])
 @pytest.mark.parametrize("name", PARTS)
-def test_a_longer_performance_begins_like_a_shorter_one(name):
+def test_a_longer_performance_begins_like_a_shorter_one(name, seconds):
     song = compose(seeded(5))
-    short, long = (play(song, name, seconds, 16000, engine="numpy")[: 2 * 16000] for seconds in (3.0, 30.0))
+    short = play(song, name, seconds, 16000, engine="numpy")
+    long = play(song, name, 30.0, 16000, engine="numpy")[: len(short)]
     np.testing.assert_allclose(short / short.std(), long / long.std(), atol=1e-4)
 
 

@@ -1,9 +1,9 @@
 """A recipe: everything that makes a training run, as frozen values read from YAML and dotted overrides."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -13,18 +13,32 @@ from sepstream.errors import DataError, nearest
 from .data.mixing import MixSpec
 
 RECIPES = Path(__file__).parent / "recipes"
+EXPECTED = {str: "a name", list: "a list", tuple: "a list", Mapping: "keys and values"}
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Where the sounds are. ``root`` is a folder, or ``synthetic`` for sources that need no data."""
+    """Where the sounds are. ``root`` is a folder, or ``synthetic`` for sources that need no data.
+
+    The generator's clips are made once, then cached: ``synthetic_clips`` of each class, for each split. Beside a
+    folder's own sounds, a training clip is one of them with probability ``synthetic_share``.
+    """
 
     root: str = "synthetic"
     folders: Mapping[str, str] = field(default_factory=dict)  # class -> folder; a class without an entry is its own
+    licence: str = ""  # licences and attribution that the card of a model must carry
     workers: int = 1
     valid_mixtures: int = 24
-    synthetic_share: float = 0.0  # of clips drawn from the generator beside the folder's own
-    synthetic_clips: int = 8  # per class, made once and cached
+    synthetic_share: float = 0.0
+    synthetic_clips: int = 8
+    synthetic_seconds: float = 30.0
+    synthetic_engine: str = "auto"  # programs, numpy, or auto: programs where they are installed
+
+    def __post_init__(self) -> None:
+        _expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
+        _expect(self.valid_mixtures >= 1, "data.valid_mixtures", self.valid_mixtures, "1 or more")
+        _expect(0 <= self.synthetic_share <= 1, "data.synthetic_share", self.synthetic_share, "0 to 1")
+        _expect(self.synthetic_clips >= 1, "data.synthetic_clips", self.synthetic_clips, "1 or more")
 
 
 @dataclass(frozen=True)
@@ -45,7 +59,10 @@ class LossSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The run. The rate warms up, stays, and falls linearly to zero over the last ``decay_steps``."""
+    """The run. The rate warms up, stays, and falls linearly to zero over the last ``decay_steps`` (0: it stays).
+
+    To go on longer with a larger ``steps``, resume from a checkpoint that was written before the fall.
+    """
 
     batch: int = 10
     steps: int = 4000
@@ -56,6 +73,21 @@ class TrainSpec:
     ema: float = 0.998
     validate_every: int = 250
     threads: int = 0  # 0: as many as torch likes
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "steps", "validate_every"):
+            _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
+        for name in ("warmup_steps", "decay_steps", "threads"):
+            _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        for name in ("rate", "clip"):
+            _expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
+        _expect(0 <= self.ema < 1, "train.ema", self.ema, "0 to 1, without 1")
+
+    def rate_factor(self, step: int) -> float:
+        """What ``rate`` is multiplied with at ``step``, counted from 0: warm-up, stable, decay."""
+        warm = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
+        left = max(0, self.steps - step) / self.decay_steps if self.decay_steps else 1.0
+        return min(1.0, warm, left)
 
 
 @dataclass(frozen=True)
@@ -73,6 +105,15 @@ class Recipe:
     model: ModelSpec = ModelSpec()
     loss: LossSpec = LossSpec()
     train: TrainSpec = TrainSpec()
+
+    def __post_init__(self) -> None:
+        _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")
+        _expect(len(set(self.class_names)) == len(self.class_names), "classes", self.class_names, "different names")
+        _expect(self.stft.hop_samples % self.divisor == 0, "divisor", self.divisor, f"a divisor of {self.stft.hop_samples}")
+        bins, top_hz = self.training_stft.bins, self.band_bins * self.sample_rate_hz / self.stft.analysis_samples
+        _expect(1 <= self.band_bins <= bins, "band_bins", self.band_bins, f"1 to {bins}, half the training rate")
+        low, high = self.follow_hz
+        _expect(0 <= low < high <= top_hz, "follow_hz", self.follow_hz, f"low < high <= {top_hz:g}, the top of the band")
 
     @property
     def stft(self) -> StftSpec:
@@ -105,67 +146,106 @@ class Recipe:
         return [slice(0, parents), slice(parents, parents + len(self.leaves))]
 
 
-def load_recipe(name_or_path: str, overrides: list[str] = []) -> Recipe:
+def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """A shipped recipe by name, or a YAML file; ``overrides`` are dotted assignments such as train.steps=100."""
-    path = Path(name_or_path)
-    if not path.is_file():
-        shipped = {p.stem: p for p in RECIPES.glob("*.yaml")}
-        if name_or_path not in shipped:
-            raise DataError(f"recipe '{name_or_path}' is neither a file nor shipped; {nearest(name_or_path, sorted(shipped))}")
-        path = shipped[name_or_path]
+    path = _find(name_or_path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf8"))
-        changes = [override.partition("=") for override in overrides]
-        for key, sign, value in changes:
-            if not sign:
-                raise DataError(f"override '{key}' has no value; expected KEY=VALUE, for example train.steps=100")
-            _set(tree, key.split("."), yaml.safe_load(value))
-    except yaml.YAMLError as error:
-        raise DataError(f"recipe '{path}' is not YAML: {' '.join(str(error).split())}") from None
+        tree = _yaml(path.read_text(encoding="utf8"), f"recipe '{path}'")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"recipe '{path}' cannot be read ({error}); expected a YAML file") from None
+    if not isinstance(tree, dict):
+        raise DataError(f"recipe '{path}' holds {tree!r}; expected keys and values")
+    for override in overrides:
+        _set(tree, override)
     return recipe_from_tree(tree)
 
 
 def recipe_from_tree(tree: Mapping[str, Any]) -> Recipe:
     """A plain mapping (YAML, checkpoint) to a Recipe; an unknown key is an error that names the nearest."""
-    return _build(Recipe, tree, "")
+    recipe: Recipe = _build(Recipe, tree, "")
+    return recipe
 
 
 def recipe_to_tree(recipe: Recipe) -> dict[str, Any]:
+    """The plain values that ``recipe_from_tree`` reads, every default written out."""
     return asdict(recipe)
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        tree = tree.setdefault(key, {})
+def recipe_to_yaml(recipe: Recipe) -> str:
+    return yaml.safe_dump(recipe_to_tree(recipe), sort_keys=False, default_flow_style=None, width=100)
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    if Path(name_or_path).is_file():
+        return Path(name_or_path)
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    raise DataError(f"recipe '{name_or_path}' is neither a file nor shipped; {nearest(name_or_path, sorted(shipped))}")
+
+
+def _set(tree: dict[str, Any], override: str) -> None:
+    """Apply one KEY=VALUE in place; groups that are not written yet are made."""
+    key, sign, value = override.partition("=")
+    if not sign or not key:
+        raise DataError(f"override '{override}' is no assignment; expected KEY=VALUE, for example train.steps=100")
+    *groups, last = key.split(".")
+    for group in groups:
+        tree = tree.setdefault(group, {})
         if not isinstance(tree, dict):
-            raise DataError(f"override '{'.'.join(keys)}': '{key}' is a value, not a group")
-    tree[keys[-1]] = value
+            raise DataError(f"override '{override}': '{group}' is a value, not a group")
+    tree[last] = _yaml(value, f"override '{override}'")
 
 
-def _build(kind: type, tree: Any, where: str) -> Any:
-    if not isinstance(tree, Mapping):
-        raise DataError(f"recipe {where or 'file'}: expected keys and values, got {tree!r}")
-    known = {f.name: f for f in fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in tree.items():
-        if key not in known:
-            raise DataError(f"recipe key '{where}{key}' is unknown; {nearest(str(key), known)}")
-        default = known[key].default
-        if is_dataclass(default) and not isinstance(default, type):
-            values[key] = _build(type(default), value, f"{where}{key}.")
-        else:
-            values[key] = _scalar(value, default, where + key)
+def _yaml(text: str, what: str) -> Any:
     try:
-        return kind(**values)
-    except TypeError as error:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _build(kind: Any, tree: Any, where: str) -> Any:
+    """The dataclass ``kind`` from a mapping; ``where`` is its dotted place in the recipe, for errors."""
+    if not isinstance(tree, Mapping):
+        raise DataError(f"recipe key '{where.rstrip('.')}' is {tree!r}; expected keys and values")
+    hints = get_type_hints(kind)
+    for key in tree:
+        if key not in hints:
+            raise DataError(f"recipe key '{where}{key}' is unknown; {nearest(str(key), hints)}")
+    try:
+        return kind(**{key: _value(value, hints[key], f"{where}{key}") for key, value in tree.items()})
+    except TypeError as error:  # a key without a default is missing
         raise DataError(f"recipe {where or 'file'}: {error}") from None
 
 
-def _scalar(value: Any, default: Any, where: str) -> Any:
-    """Numbers keep the kind of the default: 1e-3 read as text, or 2 for 2.0, are what people write."""
-    if isinstance(default, bool) or not isinstance(default, int | float):
-        return tuple(value) if isinstance(default, tuple) else value
+def _value(value: Any, hint: Any, where: str) -> Any:
+    """``value`` as the type that the field declares."""
+    kind, inner = get_origin(hint) or hint, get_args(hint)
+    if hint is Any:
+        return value
+    if is_dataclass(kind):
+        return _build(kind, value, f"{where}.")
+    if kind is int or kind is float:
+        return _number(value, kind, where)
+    _expect(isinstance(value, list if kind is tuple else kind), where, value, EXPECTED[kind])
+    if kind is Mapping:
+        return {str(key): _value(item, inner[1], f"{where}.{key}") for key, item in value.items()}
+    if kind is tuple:
+        _expect(len(value) == len(inner), where, value, f"{len(inner)} values")
+    return value if kind is str else kind(_value(item, inner[0], where) for item in value)
+
+
+def _number(value: Any, kind: type[int] | type[float], where: str) -> int | float:
+    """YAML reads 1e-3 as text, and people write 2 for 2.0."""
     try:
-        return type(default)(value)
-    except (TypeError, ValueError):
-        raise DataError(f"recipe key '{where}' is {value!r}; expected a {type(default).__name__}") from None
+        number = float("no" if isinstance(value, bool) else value)
+        whole = int(number)  # raises for infinity and NaN, which no recipe wants
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"recipe key '{where}' is {value!r}; expected a number") from None
+    _expect(kind is float or whole == number, where, value, "a whole number")
+    return kind(number)
+
+
+def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise DataError(f"recipe key '{key}' is {value!r}; expected {expected}")

@@ -121,6 +121,16 @@ def load_network(checkpoint: Path) -> tuple[Recipe, Any]:
     return recipe, module.network.eval()
 
 
+def training_facts(checkpoint: Path) -> dict[str, Any]:
+    """What a bundle says of its training: plain strings and numbers."""
+    state = _read(checkpoint)
+    recipe = recipe_from_tree(state["hyper_parameters"]["recipe"])
+    steps = int(state["global_step"])
+    heard = steps * recipe.train.batch * recipe.mix.seconds / 3600
+    parameters = sum(value.numel() for value in Separation(recipe).network.parameters())
+    return {"recipe": recipe.name, "steps": steps, "hours_of_mixtures_heard": round(heard, 1), "parameters": parameters, "seed": recipe.seed}
+
+
 def _steps_done(checkpoint: Path) -> int:
     return int(_read(checkpoint)["global_step"])
 

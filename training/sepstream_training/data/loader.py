@@ -1,56 +1,61 @@
-"""Endless training batches and a fixed validation set, as torch data sets over the mixer."""
+"""Numbered mixtures in batches: endless for training, a fixed few for validation.
 
+Mixture n depends on the recipe's seed and on n alone, so neither the number of workers nor a restart changes what
+is heard when.
+"""
+
+import itertools
+import signal
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ..recipe import Recipe
 from .library import Library
 from .mixing import draw_mixture
 
 
-class TrainingMixtures(IterableDataset[torch.Tensor]):
-    """(leaves, 2, samples) float32 stems, for ever; ``start`` mixtures were already seen, so a resumed run goes on."""
+class Mixtures(Dataset[torch.Tensor]):
+    """Number -> (leaves, 2, samples) float32 stems of ``split``."""
 
-    def __init__(self, library: Library, recipe: Recipe, start: int = 0) -> None:
-        self.library, self.recipe, self.start = library, recipe, start
+    def __init__(self, library: Library, recipe: Recipe, split: str) -> None:
+        self.library, self.recipe, self.split = library, recipe, split
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        worker = get_worker_info()
-        first, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        index = self.start + first
-        while True:
-            yield _mixture(self.library, self.recipe, "train", index)
-            index += stride
+    def __getitem__(self, number: int) -> torch.Tensor:
+        recipe = self.recipe
+        rng = np.random.default_rng([recipe.seed, self.split == "valid", number])
+        return torch.from_numpy(draw_mixture(self.library, recipe.classes, recipe.mix, recipe.training_rate_hz, rng))
 
 
-class FixedMixtures(Dataset[torch.Tensor]):
-    """``count`` mixtures that are the same in every run with the same recipe."""
+class From(Sampler[int]):
+    """first, first + 1, ... for ever."""
 
-    def __init__(self, library: Library, recipe: Recipe, count: int) -> None:
-        self.library, self.recipe, self.count = library, recipe, count
+    def __init__(self, first: int) -> None:
+        self.first = first
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return _mixture(self.library, self.recipe, "valid", index)
+    def __iter__(self) -> Iterator[int]:
+        return itertools.count(self.first)
 
 
-def _mixture(library: Library, recipe: Recipe, split: str, index: int) -> torch.Tensor:
-    """Mixture number ``index``: its own generator, so that order and workers do not matter."""
-    rng = np.random.default_rng([recipe.seed, split == "valid", index])
-    families = {family: list(members) for family, members in recipe.classes.items()}
-    return torch.from_numpy(draw_mixture(library, families, recipe.mix, recipe.training_rate_hz, rng))
-
-
-def training_batches(library: Library, recipe: Recipe, start: int) -> DataLoader[torch.Tensor]:
-    workers = recipe.data.workers
-    data = TrainingMixtures(library, recipe, start)
-    return DataLoader(data, batch_size=recipe.train.batch, num_workers=workers, persistent_workers=workers > 0)
+def training_batches(library: Library, recipe: Recipe, steps_done: int) -> DataLoader[torch.Tensor]:
+    """(batch, leaves, 2, samples) for ever, from where ``steps_done`` steps have left off."""
+    return DataLoader(
+        Mixtures(library, recipe, "train"),
+        batch_size=recipe.train.batch,
+        sampler=From(steps_done * recipe.train.batch),
+        num_workers=recipe.data.workers,
+        persistent_workers=recipe.data.workers > 0,
+        worker_init_fn=_leave_ctrl_c_to_the_main_process,
+    )
 
 
 def validation_batches(library: Library, recipe: Recipe) -> DataLoader[torch.Tensor]:
-    return DataLoader(FixedMixtures(library, recipe, recipe.data.valid_mixtures), batch_size=recipe.train.batch)
+    """The same mixtures in every run of the same recipe."""
+    return DataLoader(Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=range(recipe.data.valid_mixtures))
+
+
+def _leave_ctrl_c_to_the_main_process(_: int) -> None:
+    """A terminal sends it to every process; a worker that dies of it would take the last step along."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

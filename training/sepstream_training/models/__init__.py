@@ -3,20 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from sepstream.errors import DataError, nearest
 
 from .band_split import BandSplit
+from .hyper_unmix import HyperUnmix
+from .streaming import StreamingNetwork
 
-KINDS: dict[str, type[nn.Module]] = {"band_split": BandSplit}
+KINDS: dict[str, type[StreamingNetwork]] = {"band_split": BandSplit, "hyper_unmix": HyperUnmix}
 
 
-def build(kind: str, classes: int, options: Mapping[str, Any]) -> nn.Module:
-    """The network ``kind`` for ``classes`` masks; every one has forward(whole), step(block, state), initial_state()."""
+def build(kind: str, classes: int, options: Mapping[str, Any]) -> StreamingNetwork:
+    """The network ``kind`` with ``classes`` masks. Raises DataError for an unknown kind or option."""
     if kind not in KINDS:
         raise DataError(f"model.kind '{kind}' is unknown; {nearest(kind, KINDS)}")
     try:
         return KINDS[kind](classes, **options)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # an option that is unknown, or of no use
         raise DataError(f"model.options of '{kind}': {error}") from None

@@ -4,28 +4,26 @@ After the band-split RNN of Luo & Yu 2022 (arXiv 2209.15174), made causal and li
 frequency is replaced by an MLP across bands (Tolstikhin et al. 2021), which costs one matrix product.
 """
 
-from itertools import pairwise
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .disk_head import DiskHead
 from .recurrent import DilatedLstm
+from .streaming import StreamingNetwork
 
-LOG_FLOOR = 1e-5  # of magnitudes, where a full-scale sine is 0.5: the network is deaf below -94 dBFS per bin
 
+class BandSplit(StreamingNetwork):
+    """``bands`` lists (count, bins of each) from low to high; together they are ``bins``.
 
-class BandSplit(nn.Module):
-    """Magnitudes (B, T, bins) -> logits (B, T, classes, bins), embedding u (B, T, dim, bins), new state.
-
-    ``bands`` is a list of (count, width) pairs from low to high; their sum is ``bins``. State is a list of
-    (dilation, B * bands, units) tensors, h and c of each block's LSTM.
+    ``width`` features describe a band, ``units`` remember. State: h and c of each block, (dilation, B * bands, units).
     """
 
     def __init__(
         self,
         classes: int,
-        bands: list[tuple[int, int]],
+        bands: Sequence[Sequence[int]],
         width: int = 64,
         units: int = 64,
         blocks: int = 3,
@@ -35,7 +33,7 @@ class BandSplit(nn.Module):
         trainable_curvature: bool = False,
     ) -> None:
         super().__init__()
-        self.bands = [tuple(group) for group in bands]
+        self.bands = [(count, size) for count, size in bands]
         self.bins = sum(count * size for count, size in self.bands)
         self.count = sum(count for count, _ in self.bands)
         self.units, self.dim, self.dilation = units, dim, dilation
@@ -51,30 +49,20 @@ class BandSplit(nn.Module):
         shape = (chains or self.dilation, batch * self.count, self.units)
         return [torch.zeros(shape) for _ in range(2 * len(self.blocks))]
 
-    def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
-        """The whole signal at once: a step from a fresh state. ``chains`` 1 is for frames ``dilation`` hops apart."""
-        logits, u, _ = self.step(magnitude, [s.to(magnitude) for s in self.initial_state(magnitude.shape[0], chains)])
-        return logits, u
-
-    def step(self, magnitude: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        batch, frames, _ = magnitude.shape
-        x = self._split(magnitude)
-        new_state: list[Tensor] = []
+    def embed(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        x, new_state = self._split(features), []
         for block, h, c in zip(self.blocks, state[::2], state[1::2], strict=True):
             x, h, c = block(x, h, c)
             new_state += [h, c]
-        v = self._join(x)
-        logits, u = self.head(v)
-        shape = (frames, batch, -1, self.bins)
-        return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1), new_state
+        return self._join(x), new_state
 
-    def _split(self, magnitude: Tensor) -> Tensor:
-        """(B, T, bins) -> (T, B, bands, width): log magnitudes, normalised per bin, embedded per band."""
-        batch, frames, bins = magnitude.shape
-        flat = torch.log(magnitude + LOG_FLOOR).transpose(0, 1).reshape(-1, bins)
-        parts = self.norm(flat).split([count * size for count, size in self.bands], dim=1)
+    def _split(self, features: Tensor) -> Tensor:
+        """(T, B, bins) -> (T, B, bands, width): every band of bins through weights of its own."""
+        frames, batch, bins = features.shape
+        groups = features.reshape(-1, bins).split([count * size for count, size in self.bands], dim=1)
         embedded = [
-            encode(part.view(-1, count, size)) for encode, part, (count, size) in zip(self.encode, parts, self.bands, strict=True)
+            encode(group.view(-1, count, size))
+            for encode, group, (count, size) in zip(self.encode, groups, self.bands, strict=True)
         ]
         return torch.cat(embedded, dim=1).view(frames, batch, self.count, -1)
 

@@ -23,6 +23,8 @@ class DiskHead(nn.Module):
 
     def __init__(self, classes: int, dim: int = 2, curvature: float = 1.0, trainable_curvature: bool = False) -> None:
         super().__init__()
+        if dim < 2 or curvature < 0 or (trainable_curvature and curvature == 0):
+            raise ValueError(f"dim {dim}, curvature {curvature}; expected dim >= 2 and curvature > 0, or 0 and not trainable")
         self.euclidean = curvature == 0.0
         angle = 2 * math.pi * torch.arange(classes) / classes
         normal = torch.randn(classes, dim) * 0.1
@@ -30,7 +32,7 @@ class DiskHead(nn.Module):
         self.normal = nn.Parameter(normal)
         self.offset = nn.Parameter(torch.zeros(classes))
         log_curvature = torch.tensor(0.0 if self.euclidean else math.log(curvature))
-        if trainable_curvature and not self.euclidean:
+        if trainable_curvature:
             self.log_curvature = nn.Parameter(log_curvature)
         else:
             self.register_buffer("log_curvature", log_curvature)

@@ -1,0 +1,36 @@
+# make demo: hear it.  make test: check it.  Each does its own set-up from a bare checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check bench clean
+
+demo: $(VENV)/.runtime
+	$(BIN)/sep-render demo/mixture.flac --out demo/stems --overwrite
+	@echo "Listen: demo/mixture.flac, then demo/stems/mixture/*.wav"
+
+test: $(VENV)/.training
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.training
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.training
+	$(BIN)/python tests/bench/bench_hop.py
+	$(BIN)/python tests/bench/bench_render.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.training: $(VENV)/.runtime constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[train,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo/stems

@@ -1,0 +1,316 @@
+"""The loops of the hot path, compiled by Numba: no Python objects in, no GIL held, results into given arrays.
+
+Each kernel is a plain function first; ``kernel`` compiles it and keeps the plain one as ``.py_func``, which the
+tests compare. All kernels and their helpers live in this file: Numba's cache does not see edits across files.
+"""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+C64 = NDArray[np.complex64]
+
+
+def _cache_is_writable() -> bool:
+    """Point Numba at a per-user cache; where none can be written, kernels are compiled anew in each process."""
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sepstream" / "numba")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            numba.config.CACHE_DIR = str(folder)
+            return True
+    except (OSError, RuntimeError):
+        return False
+
+
+_CACHE = _cache_is_writable()
+
+
+def kernel(function: Callable[..., None]) -> Any:
+    return numba.njit(nogil=True, cache=_CACHE, fastmath={"contract", "arcp", "nsz"})(function)
+
+
+@kernel
+def magnitude(spectra: C64, scale: float, out: F32) -> None:
+    """(hops, channels, bins) spectra -> (hops, band bins): root mean square over channels, times ``scale``."""
+    hops, channels, _ = spectra.shape
+    square = np.float32(scale * scale / channels)
+    for h in range(hops):
+        out[h] = 0.0
+        for c in range(channels):
+            for f in range(out.shape[1]):
+                z = spectra[h, c, f]
+                out[h, f] += z.real * z.real + z.imag * z.imag
+        for f in range(out.shape[1]):
+            out[h, f] = np.sqrt(out[h, f] * square)
+
+
+@kernel
+def apply_masks(spectra: C64, masks: F32, follow_low: int, follow_high: int, out: C64) -> None:
+    """(hops, channels, bins) spectra, (hops, buses, band bins) masks -> (hops, buses, channels, bins).
+
+    Bins above the band take the mean mask over [follow_low, follow_high).
+    """
+    hops, channels, bins = spectra.shape
+    buses, band = masks.shape[1:]
+    for h in range(hops):
+        for b in range(buses):
+            above = np.float32(0.0)
+            for f in range(follow_low, follow_high):
+                above += masks[h, b, f]
+            above /= np.float32(follow_high - follow_low)
+            for c in range(channels):
+                for f in range(band):
+                    out[h, b, c, f] = spectra[h, c, f] * masks[h, b, f]
+                for f in range(band, bins):
+                    out[h, b, c, f] = spectra[h, c, f] * above
+
+
+@kernel
+def overlap_add(frames: F32, window: F32, overlap: F32, out: F32) -> None:
+    """(hops, lanes, analysis) frames -> (lanes, hops * hop): the last window.size samples of each are windowed and added.
+
+    ``overlap`` (lanes, window.size - hop) holds what earlier frames still owe, and is brought up to date.
+    """
+    hops, lanes, length = frames.shape
+    tail = overlap.shape[1]
+    hop = window.size - tail
+    first = length - window.size
+    for n in range(lanes):
+        for h in range(hops):
+            at = h * hop
+            for i in range(hop):
+                out[n, at + i] = frames[h, n, first + i] * window[i]
+            for i in range(tail):
+                out[n, at + i] += overlap[n, i]
+                overlap[n, i] = frames[h, n, first + hop + i] * window[hop + i]
+
+
+@kernel
+def ramp_gains(audio: F32, gain: F32, target: F32, slope: float) -> None:
+    """Scale (lanes, samples) in place; each lane's ``gain`` walks to its ``target`` by ``slope`` per sample."""
+    for n in range(audio.shape[0]):
+        g, goal = gain[n], target[n]
+        if g == goal:
+            if goal != 1.0:
+                for i in range(audio.shape[1]):
+                    audio[n, i] *= goal
+            continue
+        for i in range(audio.shape[1]):
+            g = min(g + slope, goal) if g < goal else max(g - slope, goal)
+            audio[n, i] *= g
+        gain[n] = g
+
+
+# The selection: what a bus takes, as a postfix program on a stack of masks (selection.py writes it). Instructions are
+# rows of ``code`` (op, a, b); their numbers stand in the same row of ``numbers``.
+CLASS, MIX, BAND, CELL, ELLIPSE, LASSO = range(6)  # push: class a; ones; distance row a; rows a to b; outline rows a to b
+NOT, GAIN, BOTH, EITHER, WITHOUT, SUM = range(6, 12)  # 1-x, g x; x y, x+y-xy, x(1-y), x+y
+BUS, RESIDUAL = range(12, 14)  # into output a: the mask on the stack, through its one-pole; 1 - all outputs before it
+POINT, LINE, FLAT = range(3)  # a row of ``forms`` measures from a point, a geodesic, a straight line (Euclid)
+
+
+@kernel
+def run_program(
+    code: I32, numbers: F64, forms: F64, outlines: F64, limit: float,
+    masks: F32, embedding: F32, before: F32, lifted: F64, distances: F64, stack: F32, out: F32,
+) -> None:  # fmt: skip
+    """(hops, classes, bins) masks, (hops, dim, bins) embedding -> (hops, buses, bins); ``before`` (buses, bins) is hop -1.
+
+    ``forms`` (rows, 2 + dim + 1): kind, factor, linear form. ``outlines`` (points, 2). ``limit`` clips |u|; 0 is Euclid.
+    Room to work in: ``lifted`` (dim + 1, bins), or (0, bins) where nothing needs it, ``distances`` (rows, bins), ``stack``.
+    """
+    for h in range(masks.shape[0]):
+        if lifted.shape[0] > 0:
+            _lift(embedding[h], limit, lifted)
+            _measure(lifted, forms, distances)
+        last = before if h == 0 else out[h - 1]
+        top = -1
+        for i in range(code.shape[0]):
+            op, a, b, n = code[i, 0], code[i, 1], code[i, 2], numbers[i]
+            if op < NOT:
+                top += 1
+                if op == CLASS:
+                    stack[top] = masks[h, a]
+                else:
+                    _region(op, a, b, n, lifted, distances, outlines, stack[top])
+            elif op < BOTH:
+                _scale(op == NOT, n[0], stack[top])
+            elif op < BUS:
+                top -= 1
+                _combine(op, stack[top], stack[top + 1])
+            elif op == BUS:
+                _follow(stack[top], n[0], last[a], out[h, a])
+                top -= 1
+            else:
+                _rest(out[h, :a], out[h, a])
+
+
+@kernel
+def _lift(u: F32, limit: float, lifted: F64) -> None:
+    """(dim, bins) embedding -> (dim + 1, bins); in float64, because near the rim forms subtract numbers of 10^6."""
+    for f in range(u.shape[1]):
+        square = 0.0
+        for d in range(u.shape[0]):
+            square += np.float64(u[d, f]) * np.float64(u[d, f])
+        radius = np.sqrt(square)
+        grow = np.exp(2.0 * min(radius, limit))
+        lifted[0, f] = 0.5 * (grow + 1.0 / grow)
+        stretch = 0.5 * (grow - 1.0 / grow) / radius if limit > 0.0 and radius > 1e-12 else 1.0
+        for d in range(u.shape[0]):
+            lifted[d + 1, f] = stretch * u[d, f]
+
+
+@kernel
+def _measure(lifted: F64, forms: F64, distances: F64) -> None:
+    """(dim + 1, bins), (rows, 2 + dim + 1) -> (rows, bins) signed distances, times the row's factor."""
+    for r in range(forms.shape[0]):
+        kind, factor = int(forms[r, 0]), forms[r, 1]
+        for f in range(lifted.shape[1]):
+            x = 0.0
+            for d in range(lifted.shape[0]):
+                x += forms[r, 2 + d] * lifted[d, f]
+            if kind == POINT:  # acosh
+                x = np.log(x + np.sqrt(x * x - 1.0)) if x > 1.0 else 0.0
+            elif kind == LINE:  # asinh
+                size = np.log(abs(x) + np.sqrt(x * x + 1.0))
+                x = size if x > 0.0 else -size
+            distances[r, f] = factor * x
+
+
+@kernel
+def _region(op: int, a: int, b: int, n: F64, lifted: F64, distances: F64, outlines: F64, out: F32) -> None:
+    """The mask (bins,) of one region; ``n`` holds its numbers, its soft edge among them."""
+    if op == MIX:
+        out[:] = 1.0
+    elif op == BAND:
+        for f in range(out.size):
+            out[f] = _step(min(distances[a, f] - n[0], n[1] - distances[a, f]), n[2])
+    elif op == CELL:
+        _cell(distances[a:b], int(n[0]), n[1], out)
+    elif op == ELLIPSE:
+        _ellipse(lifted, n, out)
+    else:
+        _lasso(lifted, outlines[a:b], n[0], out)
+
+
+@kernel
+def _step(inside: float, soft: float) -> float:
+    """0 outside to 1 inside, 0.5 on the boundary; smooth over ``soft``; the steps of x and of -x add up to one."""
+    if soft == 0.0:
+        return 1.0 if inside >= 0.0 else 0.0
+    t = min(max(inside / soft + 0.5, 0.0), 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+@kernel
+def _cell(logits: F64, own: int, soft: float, out: F32) -> None:
+    """(classes, bins) -> (bins,): where row ``own`` is the greatest; of equals, the first. Soft cells add up to one, too."""
+    for f in range(out.size):
+        best = 0
+        rival = -np.inf
+        for k in range(1, logits.shape[0]):
+            if logits[k, f] > logits[best, f]:
+                best, rival = k, logits[best, f]
+            else:
+                rival = max(rival, logits[k, f])
+        if soft == 0.0 or logits.shape[0] == 1:
+            out[f] = 1.0 if best == own else 0.0
+            continue
+        total, mine = _step(logits[best, f] - rival, soft), 0.0
+        if own == best:
+            mine = total
+        for k in range(logits.shape[0]):
+            if k != best:
+                share = _step(logits[k, f] - logits[best, f], soft)
+                total += share
+                if k == own:
+                    mine = share
+        out[f] = mine / total
+
+
+@kernel
+def _ellipse(lifted: F64, n: F64, out: F32) -> None:
+    """``n``: x, y, cos, sin, a, b, soft. Distance to first order at the edge: (1 - q)/|grad q| on the screen, in disk units."""
+    for f in range(out.size):
+        deep = 1.0 + lifted[0, f]  # 2/(1 - |x|^2), the disk's unit of length
+        dx, dy = lifted[1, f] / deep - n[0], lifted[2, f] / deep - n[1]
+        p, s = (n[2] * dx + n[3] * dy) / n[4], (n[2] * dy - n[3] * dx) / n[5]
+        q, steep = np.hypot(p, s), np.hypot(p / n[4], s / n[5])
+        near = (1.0 - q) * q / steep if steep > 0.0 else min(n[4], n[5])
+        out[f] = _step(near * deep, n[6])
+
+
+@kernel
+def _lasso(lifted: F64, corners: F64, soft: float, out: F32) -> None:
+    """Even-odd rule; distance is that to the point of the outline nearest on the screen."""
+    for f in range(out.size):
+        deep = 1.0 + lifted[0, f]
+        x, y = lifted[1, f] / deep, lifted[2, f] / deep
+        inside, chord = False, np.inf
+        x0, y0 = corners[-1, 0], corners[-1, 1]
+        for k in range(corners.shape[0]):
+            x1, y1 = corners[k, 0], corners[k, 1]
+            if (y0 > y) != (y1 > y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0):
+                inside = not inside
+            if soft > 0.0:
+                chord = min(chord, _chord(x, y, x0, y0, x1 - x0, y1 - y0))
+            x0, y0 = x1, y1
+        near = 2.0 * np.arcsinh(np.sqrt(0.5 * deep * chord)) if soft > 0.0 else 1.0
+        out[f] = _step(near if inside else -near, soft)
+
+
+@kernel
+def _chord(x: float, y: float, x0: float, y0: float, dx: float, dy: float) -> float:
+    """|p - e|^2 / (1 - |e|^2) for the point e of a side that is nearest to p on the screen; inf beyond the rim."""
+    length = dx * dx + dy * dy
+    along = min(max(((x - x0) * dx + (y - y0) * dy) / length, 0.0), 1.0) if length > 0.0 else 0.0
+    ex, ey = x0 + along * dx, y0 + along * dy
+    room = 1.0 - ex * ex - ey * ey
+    return ((x - ex) ** 2 + (y - ey) ** 2) / room if room > 0.0 else np.inf
+
+
+@kernel
+def _scale(invert: bool, gain: float, x: F32) -> None:
+    factor, start = np.float32(-1.0 if invert else gain), np.float32(1.0 if invert else 0.0)
+    for f in range(x.size):
+        x[f] = start + factor * x[f]
+
+
+@kernel
+def _combine(op: int, x: F32, y: F32) -> None:
+    """x becomes x op y."""
+    one = np.float32(1.0)
+    for f in range(x.size):
+        if op == BOTH:
+            x[f] *= y[f]
+        elif op == EITHER:
+            x[f] += y[f] - x[f] * y[f]
+        elif op == WITHOUT:
+            x[f] *= one - y[f]
+        else:
+            x[f] += y[f]
+
+
+@kernel
+def _follow(mask: F32, keep: float, last: F32, out: F32) -> None:
+    """A one-pole from ``last`` towards ``mask``; a ``last`` of NaN (nothing yet, or a fault) is forgotten."""
+    kept = np.float32(keep)
+    for f in range(mask.size):
+        pull = kept * (last[f] - mask[f])
+        out[f] = mask[f] + pull if keep > 0.0 and not np.isnan(pull) else mask[f]
+
+
+@kernel
+def _rest(others: F32, out: F32) -> None:
+    out[:] = 1.0
+    for b in range(others.shape[0]):
+        for f in range(out.size):
+            out[f] -= others[b, f]

@@ -1,0 +1,162 @@
+"""One block of audio: analyze, separate, select, synthesize. The one owner of streaming state, live and for files.
+
+Called by one thread at a time: live by the worker, for files by render.py. ``state`` may be taken and put back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import kernels
+from .contract import Bundle
+from .errors import ExpressionError
+from .selection import Selection, compile
+from .separator import ModelState, Separator
+from .spectral import AnalysisState, Stft, SynthesisState
+
+F32 = NDArray[np.float32]
+C64 = NDArray[np.complex64]
+
+RAMP_MS = 20.0  # a fader's way from silence to unity: no click, and no wait
+LOUDEST = 1e6  # samples beyond this (+120 dBFS), NaN and Inf are faults, not sound
+
+
+class State(NamedTuple):
+    """Everything that the next block needs of the past."""
+
+    analysis: AnalysisState
+    delayed: C64  # (lookahead, channels, bins): spectra that wait for their masks
+    model: ModelState
+    smoothing: F32  # (buses, band bins): masks of the last frame
+    synthesis: SynthesisState
+    gains: F32  # (buses,): where the faders are on their way
+    pending: F32  # (channels, < block): input that does not fill a block yet
+    ready: F32  # (buses, channels, block - pending): output not yet asked for
+
+
+class Pipeline:
+    """(channels, n) samples -> (buses, channels, n) samples, ``latency_samples`` later, for any n.
+
+    ``hops`` frames go to the model per call: 1 is for live use, the bundle's largest graph for files.
+    The network sees the root mean square over channels; its masks act on every channel alike.
+    """
+
+    def __init__(
+        self, bundle: Bundle, selection: Selection, channels: int, *, provider: str = "auto", hops: int | None = None
+    ) -> None:
+        self.bundle, self.channels, self.hops = bundle, channels, hops or 1
+        self.program = compile(selection, bundle)
+        self.buses: tuple[str, ...] = self.program.buses
+        self.stft = Stft(bundle.stft)
+        self.separator = Separator(bundle, self.hops, provider)
+        self.provider = self.separator.provider
+        self.faults = 0  # blocks that held samples which are no sound
+        self._scale = bundle.stft.magnitude_scale
+        self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
+        self._magnitude = np.zeros((self.hops, bundle.band.bins), np.float32)
+        self._masks = np.zeros((self.hops, len(self.buses), bundle.band.bins), np.float32)
+        self._chosen = np.zeros((self.hops, len(self.buses), channels, bundle.stft.bins), np.complex64)
+        self._state = self.initial_state()
+        self._warm_up()
+
+    @property
+    def block_samples(self) -> int:
+        """Samples per model call."""
+        return self.hops * self.bundle.stft.hop_samples
+
+    @property
+    def latency_samples(self) -> int:
+        """Delay of ``process``, in samples at the bundle's rate: collecting a block, plus overlap, plus look-ahead."""
+        return self.bundle.latency_samples - self.bundle.stft.hop_samples + self.block_samples
+
+    @property
+    def state(self) -> State:
+        """A copy that lasts; assign it to go back to this very moment."""
+        now = self._state
+        return now._replace(model=self.separator.keep(now.model))
+
+    @state.setter
+    def state(self, state: State) -> None:
+        self._state = state
+
+    def initial_state(self) -> State:
+        buses, channels, spec = len(self.buses), self.channels, self.bundle.stft
+        return State(
+            analysis=self.stft.analysis_state(channels),
+            delayed=np.zeros((self.bundle.lookahead_hops, channels, spec.bins), np.complex64),
+            model=self.separator.initial_state(),
+            smoothing=self.program.initial_state(),
+            synthesis=self.stft.synthesis_state(buses * channels),
+            gains=self.program.gains(),
+            pending=np.zeros((channels, 0), np.float32),
+            ready=np.zeros((buses, channels, self.block_samples), np.float32),
+        )
+
+    def reset(self) -> None:
+        """As if nothing had been heard."""
+        self._state = self.initial_state()
+
+    def select(self, selection: Selection) -> None:
+        """Play another selection of the same buses from the next block on; masks cross-fade by overlap, faders ramp."""
+        program = compile(selection, self.bundle)
+        if program.buses != self.buses:
+            raise ExpressionError(f"buses {list(program.buses)} differ from the running {list(self.buses)}; keep names and order")
+        self.program = program
+
+    def process(self, audio: F32) -> F32:
+        """(channels, n) -> (buses, channels, n) for any n >= 0, in blocks of ``block_samples`` inside."""
+        now = self._state
+        pending, ready = np.concatenate([now.pending, audio], axis=1, dtype=np.float32), [now.ready]
+        while pending.shape[1] >= self.block_samples:
+            block, pending = pending[:, : self.block_samples], pending[:, self.block_samples :]
+            ready.append(self.step(block))
+        played = np.concatenate(ready, axis=2) if len(ready) > 1 else now.ready
+        length = audio.shape[1]
+        self._state = self._state._replace(pending=pending, ready=played[:, :, length:])
+        return played[:, :, :length]
+
+    def step(self, block: F32) -> F32:
+        """(channels, block_samples) -> (buses, channels, block_samples), synthesis - hop (and look-ahead) samples later."""
+        now = self._state
+        spectra, analysis = self.stft.analyze(self._sound(block), now.analysis)
+        kernels.magnitude(spectra, self._scale, self._magnitude)
+        found, model = self.separator.step(self._magnitude, now.model)
+        smoothing = self.program.masks(found.masks, found.embedding, self._masks, now.smoothing)
+        spectra, delayed = _delay(spectra, now.delayed)
+        band = self.bundle.band
+        kernels.apply_masks(spectra, self._masks, band.follow_low, band.follow_high, self._chosen)
+        lanes, synthesis = self.stft.synthesize(self._chosen.reshape(self.hops, -1, spectra.shape[2]), now.synthesis)
+        audio, gains = self._fade(lanes, now.gains)
+        self._state = now._replace(
+            analysis=analysis, delayed=delayed, model=model, smoothing=smoothing, synthesis=synthesis, gains=gains
+        )
+        return audio
+
+    def _fade(self, lanes: F32, gains: F32) -> tuple[F32, F32]:
+        """(buses * channels, samples) -> (buses, channels, samples) behind the faders, and where these are now."""
+        per_lane = np.repeat(gains, self.channels)
+        kernels.ramp_gains(lanes, per_lane, np.repeat(self.program.gains(), self.channels), self._slope)
+        return lanes.reshape(len(self.buses), self.channels, -1), per_lane[:: self.channels]
+
+    def _sound(self, block: F32) -> F32:
+        """The block without samples that are no sound, so that a fault never lives on in the network's memory."""
+        good = np.abs(block) <= LOUDEST  # False for NaN
+        if good.all():
+            return block
+        self.faults += 1
+        return np.where(good, block, np.float32(0))
+
+    def _warm_up(self) -> None:
+        """Compile and touch everything before the first real block."""
+        self.step(np.zeros((self.channels, self.block_samples), np.float32))
+        self.faults = 0
+        self.reset()
+
+
+def _delay(spectra: C64, delayed: C64) -> tuple[C64, C64]:
+    """The look-ahead's delay line: (hops, ...) in, the (hops, ...) of ``len(delayed)`` hops ago out."""
+    if not len(delayed):
+        return spectra, delayed
+    line = np.concatenate([delayed, spectra])
+    return line[: len(spectra)], line[len(spectra) :]

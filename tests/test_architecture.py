@@ -1,0 +1,91 @@
+"""The direction of imports, the one door per heavy dependency, and what the runtime must never load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {"sepstream": ROOT / "engine", "sepstream_training": ROOT / "training", "sepstream_export": ROOT / "export"}
+
+DOORS = {  # heavy dependency -> the one file of the runtime that may import it
+    "onnxruntime": "separator.py",
+    "numba": "kernels.py",
+    "soundfile": "audiofile.py",
+    "soxr": "audiofile.py",
+}
+FORBIDDEN = {  # package -> top-level packages it must not import
+    "sepstream": {"torch", "lightning", "onnx", "sepstream_training", "sepstream_export"},
+    "sepstream_training": {"sepstream_export", "onnxruntime"},
+    "sepstream_export": set(),
+}
+LAYERS = {  # runtime file -> runtime files it may import (contract, errors and paths are for anyone)
+    "errors": set(),
+    "contract": {"onnxfile"},
+    "onnxfile": set(),
+    "paths": set(),
+    "kernels": set(),
+    "spectral": {"kernels"},
+    "disk": set(),
+    "selection": {"disk", "kernels"},
+    "separator": set(),
+    "pipeline": {"kernels", "spectral", "separator", "selection"},
+}
+ANYONE = {"contract", "errors", "paths"}
+
+
+def imports(file: Path) -> set[str]:
+    """Absolute dotted names of everything that ``file`` imports, relative ones resolved."""
+    package = file.relative_to(next(r for r in ROOMS.values() if r in file.parents)).parent.parts
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            stem = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            found |= {stem} if node.module else {f"{stem}.{alias.name}" for alias in node.names}
+    return found
+
+
+def files(package: str) -> list[Path]:
+    return sorted((ROOMS[package] / package).rglob("*.py"))
+
+
+@pytest.mark.parametrize("package", ROOMS)
+def test_packages_depend_in_one_direction(package: str) -> None:
+    wrong = {f.name: bad for f in files(package) if (bad := {i.split(".")[0] for i in imports(f)} & FORBIDDEN[package])}
+    assert not wrong
+
+
+def test_training_knows_only_the_contract_of_the_runtime() -> None:
+    known = {"sepstream.contract", "sepstream.errors"}
+    wrong = {f.name: bad for f in files("sepstream_training") if (bad := {i for i in imports(f) if i.split(".")[0] == "sepstream"} - known)}
+    assert not wrong
+
+
+@pytest.mark.parametrize("dependency", DOORS)
+def test_a_heavy_dependency_has_one_door(dependency: str) -> None:
+    users = {f.name for f in files("sepstream") if any(i.split(".")[0] == dependency for i in imports(f))}
+    assert users == {DOORS[dependency]}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_signal_files_import_only_what_comes_before_them(name: str) -> None:
+    inside = {i.split(".")[1] for i in imports(ROOMS["sepstream"] / "sepstream" / f"{name}.py") if i.startswith("sepstream.")}
+    assert inside - ANYONE <= LAYERS[name]
+
+
+def test_importing_the_runtime_loads_no_torch() -> None:
+    code = "import sepstream, sepstream.pipeline, sepstream.render, sys; print(sorted({'torch', 'onnx', 'lightning'} & set(sys.modules)))"
+    path = ":".join(map(str, ROOMS.values()))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""}, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_test_file_is_collected() -> None:
+    for file in (ROOT / "tests").rglob("*.py"):
+        holds_tests = any(isinstance(n, ast.FunctionDef) and n.name.startswith("test_") for n in ast.walk(ast.parse(file.read_text())))
+        assert not holds_tests or file.name.startswith("test_"), f"{file} holds tests that pytest does not see"

@@ -1,0 +1,189 @@
+"""The whole pipeline: laws 1 to 6, through a toy network that listens and remembers."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import streaming_contract as contract
+import toy_bundle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sepstream.contract import GEOMETRIES, Bundle, StftSpec, read_bundle
+from sepstream.errors import ExpressionError, ProviderError
+from sepstream.pipeline import LOUDEST, Pipeline
+from sepstream.selection import Selection, read_bus
+
+SMALL = StftSpec(64, 24, 16)  # quick, and the overlap is not half
+LEVELS = ("parents", "leaves")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return read_bundle(toy_bundle.make(tmp_path_factory.mktemp("small"), geometry=SMALL, hops=(1, 3)))
+
+
+@pytest.fixture(scope="module")
+def ahead(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return read_bundle(toy_bundle.make(tmp_path_factory.mktemp("ahead"), geometry=SMALL, hops=(1, 3), lookahead_hops=4))
+
+
+def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
+    """Noise whose level wanders, so that masks move."""
+    rng = np.random.default_rng(seed)
+    level = 10 ** (2 * np.sin(np.arange(samples) / 500) - 2)
+    return (level * rng.standard_normal((channels, samples))).astype(np.float32)
+
+
+def buses(*expressions: str, residual: bool = False) -> Selection:
+    return Selection(tuple(read_bus(f"bus{i}={e}") for i, e in enumerate(expressions)), residual)
+
+
+def as_stage(pipeline: Pipeline) -> contract.Stage:
+    """The pipeline as a pure function: state in, state out."""
+
+    def step(block: np.ndarray, state: object) -> tuple[np.ndarray, object]:
+        pipeline.state = state  # type: ignore[assignment]
+        return pipeline.process(block), pipeline.state
+
+    return contract.Stage(pipeline.initial_state, step)
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_grouping_of_blocks_obeys_the_laws_of_a_stream(small: Bundle, hops: int, channels: int) -> None:
+    pipeline = Pipeline(small, Selection.stems(small, "all"), channels, provider="cpu", hops=hops)
+    contract.verify(as_stage(pipeline), noise(channels, 1300))
+
+
+def test_a_look_ahead_obeys_the_laws_of_a_stream(ahead: Bundle) -> None:
+    pipeline = Pipeline(ahead, Selection.stems(ahead, "all"), 2, provider="cpu")
+    contract.verify(as_stage(pipeline), noise(2, 1300))
+
+
+def test_smoothed_regions_obey_the_laws_of_a_stream(small: Bundle) -> None:
+    selection = buses("disc(0.2,0.1,r=0.7,soft=0.2)", "certain(0.3..1)&!speech")
+    pipeline = Pipeline(small, selection, 2, provider="cpu")
+    contract.verify(as_stage(pipeline), noise(2, 1300))
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_one_hop_and_many_hops_per_call_sound_the_same(tmp_path: Path, name: str) -> None:
+    bundle = read_bundle(toy_bundle.make(tmp_path, geometry=name, hops=(1, 8)))
+    signal = noise(2, 16 * bundle.stft.hop_samples)
+    heard = []
+    for hops in (1, 8):
+        pipeline = Pipeline(bundle, Selection.stems(bundle, "leaves"), 2, provider="cpu", hops=hops)
+        late = pipeline.latency_samples
+        heard.append(pipeline.process(np.pad(signal, ((0, 0), (0, late))))[:, :, late:])
+    np.testing.assert_allclose(heard[0], heard[1], atol=2e-5 * np.abs(signal).max())
+
+
+@pytest.mark.parametrize("which", LEVELS)
+@pytest.mark.parametrize("hops", [1, 3])
+def test_a_level_of_stems_adds_up_to_the_mix_delayed_by_the_declared_latency(small: Bundle, ahead: Bundle, which: str, hops: int) -> None:
+    for bundle in (small, ahead):
+        pipeline = Pipeline(bundle, Selection.stems(bundle, which), 2, provider="cpu", hops=hops)
+        signal = noise(2, 1500)
+        total = pipeline.process(signal).sum(axis=0)
+        late = pipeline.latency_samples
+        assert not total[:, :late].any()
+        np.testing.assert_allclose(total[:, late:], signal[:, :-late], atol=2e-5 * np.abs(signal).max())
+
+
+@given(st.integers(0, SMALL.hop_samples - 1))
+def test_an_impulse_at_every_phase_is_heard_after_the_declared_latency(small: Bundle, phase: int) -> None:
+    pipeline = Pipeline(small, buses("mix"), 1, provider="cpu")
+    signal = np.zeros((1, 400), np.float32)
+    signal[0, 100 + phase] = 1.0
+    heard = pipeline.process(signal)[0, 0]
+    assert int(heard.argmax()) == 100 + phase + pipeline.latency_samples
+    assert abs(heard.max() - 1) < 1e-5
+
+
+def test_residual_is_what_nobody_selected(small: Bundle) -> None:
+    pipeline = Pipeline(small, buses("drums", "disc(0.3,0,r=0.5)&speech", residual=True), 2, provider="cpu")
+    signal = noise(2, 1500)
+    heard, late = pipeline.process(signal), pipeline.latency_samples
+    assert pipeline.buses[-1] == "residual"
+    np.testing.assert_allclose(heard.sum(axis=0)[:, late:], signal[:, :-late], atol=3e-5 * np.abs(signal).max())
+
+
+def test_every_channel_gets_the_same_mask(small: Bundle) -> None:
+    """Stereo stays stereo: a channel that is another one, scaled, stays so in every bus."""
+    pipeline = Pipeline(small, Selection.stems(small, "leaves"), 2, provider="cpu")
+    left = noise(1, 1500)
+    heard = pipeline.process(np.concatenate([left, 0.25 * left]))
+    np.testing.assert_allclose(heard[:, 1], 0.25 * heard[:, 0], atol=1e-6)
+
+
+def test_reset_replays_bit_for_bit(small: Bundle) -> None:
+    pipeline = Pipeline(small, Selection.stems(small, "all"), 2, provider="cpu")
+    signal = noise(2, 1500)
+    first = pipeline.process(signal)
+    pipeline.reset()
+    np.testing.assert_array_equal(pipeline.process(signal), first)
+
+
+def test_a_muted_bus_goes_on_listening(small: Bundle) -> None:
+    """Law 2: muting is a fader, the network's memory advances; after the ramp the sound is the unmuted one."""
+    signal = noise(2, 6000)
+    open_ = Pipeline(small, buses("drums"), 2, provider="cpu").process(signal)
+    pipeline = Pipeline(small, Selection((read_bus("bus0=drums").__class__("bus0", read_bus("bus0=drums").expression, mute=True),)), 2, provider="cpu")
+    assert not pipeline.process(signal[:, :2000]).any()
+    pipeline.select(buses("drums"))
+    heard = pipeline.process(signal[:, 2000:])
+    ramp = round(0.02 * small.sample_rate_hz) + 2 * SMALL.hop_samples
+    np.testing.assert_allclose(heard[:, :, ramp:], open_[:, :, 2000 + ramp :], atol=1e-6)
+
+
+def test_a_fader_moves_without_a_click(small: Bundle) -> None:
+    """Opening a closed bus on a constant: no step is larger than the ramp's own slope."""
+    closed = Selection((read_bus("bus0=mix").__class__("bus0", read_bus("bus0=mix").expression, mute=True),))
+    pipeline = Pipeline(small, closed, 1, provider="cpu")
+    constant = np.ones((1, 3000), np.float32)
+    pipeline.process(constant)
+    pipeline.select(buses("mix"))
+    heard = pipeline.process(constant)[0, 0]
+    assert abs(heard[-1] - 1) < 1e-5
+    assert np.abs(np.diff(heard)).max() < 1.1 * 1000 / (20 * small.sample_rate_hz) + 1e-5
+
+
+def test_other_buses_than_the_running_ones_are_refused(small: Bundle) -> None:
+    pipeline = Pipeline(small, buses("drums"), 1, provider="cpu")
+    with pytest.raises(ExpressionError, match="keep names and order"):
+        pipeline.select(buses("drums", "bass"))
+
+
+@pytest.mark.parametrize("fault", [np.nan, np.inf, -np.inf, 10 * LOUDEST])
+def test_a_fault_in_the_input_is_counted_and_does_not_live_on(small: Bundle, fault: float) -> None:
+    pipeline = Pipeline(small, Selection.stems(small, "all"), 2, provider="cpu")
+    signal = noise(2, 1500)
+    signal[1, 700] = fault
+    heard = pipeline.process(signal)
+    assert np.isfinite(heard).all()
+    assert pipeline.faults == 1
+    signal[1, 700] = 0.0
+    pipeline.reset()
+    np.testing.assert_array_equal(pipeline.process(signal), heard)
+
+
+def test_silence_in_silence_out(small: Bundle) -> None:
+    pipeline = Pipeline(small, Selection.stems(small, "all"), 2, provider="cpu")
+    assert not pipeline.process(np.zeros((2, 1000), np.float32)).any()
+
+
+def test_a_provider_that_is_not_there_is_refused(small: Bundle) -> None:
+    with pytest.raises(ProviderError, match="tpu"):
+        Pipeline(small, buses("mix"), 1, provider="tpu")
+    pipeline = Pipeline(small, buses("mix"), 1, provider="auto")
+    if pipeline.provider == "cpu":
+        with pytest.raises(ProviderError, match="sepstream\\[cuda\\]"):
+            Pipeline(small, buses("mix"), 1, provider="cuda")
+
+
+def test_cuda_sounds_like_the_cpu(small: Bundle) -> None:
+    if Pipeline(small, buses("mix"), 1, provider="auto").provider != "cuda":
+        pytest.skip("no NVIDIA GPU, or pip install 'sepstream[cuda]' is missing")
+    heard = [Pipeline(small, Selection.stems(small, "all"), 2, provider=p).process(noise(2, 1500)) for p in ("cpu", "cuda")]
+    np.testing.assert_allclose(heard[0], heard[1], atol=1e-4)
