@@ -29,7 +29,8 @@ LAYERS = {  # runtime file -> runtime files it may import (contract, errors and 
     "kernels": set(),
     "spectral": {"kernels"},
     "disk": set(),
-    "selection": {"disk", "kernels"},
+    "expression": {"disk"},
+    "selection": {"disk", "expression", "kernels"},
     "separator": set(),
     "pipeline": {"kernels", "spectral", "separator", "selection"},
 }

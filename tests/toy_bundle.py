@@ -8,6 +8,7 @@ N per call run the same arithmetic on the same shapes, and agree bit for bit.
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -42,11 +43,14 @@ def make(
     sample_rate_hz: int = 48000,
 ) -> Path:
     """Write the toy bundle as ``folder / name`` and return that path; ``bins`` is the network's band."""
-    bundle, files = values(name, geometry, hops, lookahead_hops, bins, sample_rate_hz)
+    bundle, files = values(
+        name=name, geometry=geometry, hops=hops, lookahead_hops=lookahead_hops, bins=bins, sample_rate_hz=sample_rate_hz
+    )
     return write_bundle(bundle, files, CARD, Path(folder) / name).folder
 
 
 def values(
+    *,
     name: str = "toy",
     geometry: str | StftSpec = "live",
     hops: tuple[int, ...] = (1, 8),
@@ -120,21 +124,21 @@ def graph_bytes(hops: int, lookahead_hops: int, bins: int) -> bytes:
     return model_bytes(net.nodes, spec, net.constants)
 
 
-def model_bytes(nodes: list[onnx.NodeProto], spec: GraphSpec, constants: list[TensorProto], **changes: object) -> bytes:
+def model_bytes(nodes: list[onnx.NodeProto], spec: GraphSpec, constants: list[TensorProto], **changes: Any) -> bytes:
     """A whole ONNX file with the inputs and outputs of ``spec``; ``changes`` go to onnx.helper.make_model."""
     inputs, outputs = (
         [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.shape) for t in side] for side in (spec.inputs, spec.outputs)
     )
     graph = helper.make_graph(nodes, "toy", inputs, outputs, constants)
     settings = {"opset_imports": [helper.make_opsetid("", OPSET)], "ir_version": 10, **changes}
-    return helper.make_model(graph, **settings).SerializeToString()
+    return bytes(helper.make_model(graph, **settings).SerializeToString())
 
 
 class Net:
     """ONNX nodes under construction; calling it appends one and returns its output's name."""
 
     def __init__(self, bins: int) -> None:
-        turn = np.linspace(0, 4 * np.pi, bins)
+        turn = 0.1 + np.linspace(0, 4 * np.pi, bins)  # no bin lies between two classes, so that none is a tie
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[TensorProto] = []
         self.constant("memory", MEMORY)
@@ -155,7 +159,7 @@ class Net:
         array = np.asarray(value)
         self.constants.append(numpy_helper.from_array(array if array.dtype == np.int64 else array.astype(np.float32), name))
 
-    def __call__(self, op: str, *inputs: str, to: str = "", **attributes: object) -> str:
+    def __call__(self, op: str, *inputs: str, to: str = "", **attributes: Any) -> str:
         to = to or f"v{len(self.nodes)}"
         self.nodes.append(helper.make_node(op, inputs, [to], **attributes))
         return to
@@ -163,8 +167,8 @@ class Net:
     def split(self, name: str, count: int, axis: int = 0, sizes: str = "") -> list[str]:
         """Rows of ``name`` one by one, or parts of the given ``sizes``."""
         parts = [f"{name}_{len(self.nodes)}_{i}" for i in range(count)]
-        attributes = {} if sizes else {"num_outputs": count}
-        self.nodes.append(helper.make_node("Split", [name, sizes] if sizes else [name], parts, axis=axis, **attributes))
+        given: dict[str, Any] = {"inputs": [name, sizes]} if sizes else {"inputs": [name], "num_outputs": count}
+        self.nodes.append(helper.make_node("Split", outputs=parts, axis=axis, **given))
         return parts
 
     def frame(self, magnitude: str, mean: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import errno
 import os
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from math import gcd
 from pathlib import Path
 from types import TracebackType
@@ -143,7 +144,8 @@ def _open(path: Path) -> soundfile.SoundFile:
         if not path.stat().st_size and path.is_file():
             raise AudioFileError(f"'{path}' is empty (0 bytes); expected a sound file; record or export it again")
         if not path.is_file():
-            raise AudioFileError(f"'{path}' is not a file; expected a sound file; name a file in it")
+            kind = "a folder" if path.is_dir() else "a device or pipe"
+            raise AudioFileError(f"'{path}' is {kind}; expected a sound file, or a folder that holds some")
         path.open("rb").close()
     except FileNotFoundError:
         raise AudioFileError(f"'{path}' does not exist; expected a sound file; check the path") from None
@@ -193,13 +195,15 @@ class AudioWriter:
         try:
             self._file = self._create()
         except BaseException:
-            self._hidden.unlink(missing_ok=True)
+            self._remove()
             raise
         return self
 
     def _create(self) -> soundfile.SoundFile:
         shape = (self._rate_hz, self._channels, self._encoding.subtype)
         try:
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             self._hidden.open("xb").close()  # tells why it cannot, where libsndfile does not
             return soundfile.SoundFile(_native(self._hidden), "w", *shape, format=self._container)
         except OSError as error:
@@ -252,11 +256,14 @@ class AudioWriter:
 
     def _discard(self) -> None:
         try:
-            self._file.close()
-        except soundfile.LibsndfileError:
-            pass  # it is about to be deleted
+            with suppress(soundfile.LibsndfileError):  # it is about to be deleted
+                self._file.close()
         finally:
-            self._hidden.unlink(missing_ok=True)
+            self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError):  # it was never made, or renamed, or nothing can be done
+            self._hidden.unlink()
 
     def _failure(self, error: Exception) -> AudioFileError:
         """libsndfile only says 'System error'; writing on by hand brings out the real one."""
@@ -298,7 +305,7 @@ class Resampler:
     """A streaming sample rate converter without delay: output sample k is input time k * from_hz / to_hz.
 
     It gives what is certain so far and ``flush`` the rest; the total is the input's length times the ratio, rounded.
-    Flat to 91 % of the lower Nyquist frequency (soxr's VHQ), whatever the blocks. ``lanes`` are independent.
+    Flat within 0.01 dB up to 90 % of the lower Nyquist frequency (soxr's VHQ), whatever the blocks. Lanes are independent.
     """
 
     def __init__(self, from_hz: int, to_hz: int, lanes: int) -> None:

@@ -5,6 +5,8 @@ import json
 import sys
 from collections.abc import Sequence
 
+from .contract import load_bundle
+from .describe import as_json, describe, file_bytes
 from .errors import SepstreamError
 
 
@@ -28,9 +30,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer(command: str, model: str, as_tree: bool) -> str:
-    from .contract import load_bundle  # here, so that --help is instant
-    from .describe import as_json, describe, file_bytes
-
     bundle = load_bundle(model)  # reading is checking
     if command == "show":
         return json.dumps(as_json(bundle), ensure_ascii=False) if as_tree else describe(bundle)

@@ -41,7 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError, nearest
-from .onnxfile import Port, fault, read_model
+from .onnxfile import Port, Words, fault, read_model
+from .paths import data_dir
 
 FORMAT = 1
 KINDS = ("step",)
@@ -281,8 +282,6 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
 
 def resolve(name_or_path: str | Path) -> Path:
     """A bundle's folder. A name is looked up in the checkpoints folder; ``default`` is the one its file of that name names."""
-    from .paths import data_dir  # only names need it
-
     path = Path(name_or_path)
     if path.is_dir() and (len(path.parts) != 1 or (path / MANIFEST).is_file()):
         return path
@@ -301,7 +300,7 @@ def resolve(name_or_path: str | Path) -> Path:
 
 def _default_name(home: Path) -> str:
     if not (home / "default").is_file():
-        raise fault(f"{home / 'default'}", "missing", "a file with the name of a model in one line", "name a model")
+        raise fault(f"{home / 'default'}", Words("missing"), "a file with the name of a model in one line", "name a model")
     with _naming(home / "default"):
         return _read_file(home, "default", 200).decode("utf8", "replace").strip()
 
@@ -340,7 +339,7 @@ def _read_file(folder: Path, name: str, limit: int) -> bytes:
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle
         raise BundleError(f"cannot be read ({getattr(error, 'strerror', None) or error}); {RESTORE}") from None
     if len(data) > limit:
-        raise fault("size", f"over {limit} bytes", "a smaller file")
+        raise fault("size", Words(f"over {limit} bytes"), "a smaller file")
     return data
 
 
@@ -359,12 +358,12 @@ def _parse_json(data: bytes) -> Any:
         tree: dict[str, Any] = {}
         for name, value in pairs:
             if name in tree:
-                raise fault(f"key {name!r:.80}", "given twice", "each key once")
+                raise fault(f"key {name!r:.80}", Words("given twice"), "each key once")
             tree[name] = value
         return tree
 
     def constant(name: str) -> None:
-        raise fault("number", name, "finite numbers")
+        raise fault("a number", Words(name), "finite numbers")
 
     try:
         return json.loads(data.decode("utf8"), object_pairs_hook=unique, parse_constant=constant)
@@ -403,13 +402,13 @@ def _values(hints: Mapping[str, Any], tree: Any, where: str) -> dict[str, Any]:
             raise BundleError(f"key {_join(where, key)!r:.120} is unknown; {nearest(key, hints)}; remove it, or update sepstream")
     for key in hints:
         if key not in tree:
-            raise fault(_join(where, key), "missing", "a value")
+            raise fault(_join(where, key), Words("missing"), "a value")
     return {key: _value(hint, tree[key], _join(where, key)) for key, hint in hints.items()}
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
     """A JSON value -> ``kind``: int, float, str, None or str, a tuple, a dataclass, or a mapping of plain facts."""
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         values = _values(get_type_hints(kind), value, where)
         with _naming(where, "."):
             return kind(**values)
@@ -436,7 +435,7 @@ def _items(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
 def _facts(value: Any, where: str, depth: int) -> Any:
     """Free-form facts for people: strings, finite numbers, yes and no, in lists and objects of bounded depth."""
     if depth > MAX_DEPTH:
-        raise fault(where, "too deep", f"{MAX_DEPTH} levels at most")
+        raise fault(where, Words(f"{depth} levels deep"), f"{MAX_DEPTH} at most")
     if isinstance(value, dict):
         return {_text(key, where): _facts(item, _join(where, key), depth + 1) for key, item in value.items()}
     if isinstance(value, list):
@@ -467,9 +466,9 @@ def _real(value: Any, where: str) -> float:
 
 
 def _text(value: Any, where: str) -> str:
-    """Text that a terminal can show: no control characters, no lone surrogates."""
-    if not isinstance(value, str) or len(value) > 4096 or not value.replace("\n", " ").isprintable():
-        raise fault(where, value, "printable text of at most 4096 characters")
+    """One line that a terminal can show: no control characters, no lone surrogates."""
+    if not isinstance(value, str) or len(value) > 4096 or not value.isprintable():
+        raise fault(where, value, "one line of printable text, 4096 characters at most")
     return value
 
 
@@ -499,7 +498,7 @@ def _check_bundle(bundle: Bundle) -> None:
         raise fault("band.bins", bundle.band.bins, f"{bundle.stft.bins} at most, the bins of the STFT")
     _check_classes(bundle)
     if len(bundle.disk.vectors) != len(bundle.classes):
-        raise fault("disk.vectors", f"{len(bundle.disk.vectors)} rows", f"{len(bundle.classes)}, one per class")
+        raise fault("disk.vectors", Words(f"{len(bundle.disk.vectors)} rows"), f"{len(bundle.classes)}, one per class")
     _check_graphs(bundle)
 
 
@@ -510,7 +509,7 @@ def _check_classes(bundle: Bundle) -> None:
         raise fault("classes", list(names), "1 to 64 names, each once")
     for i, each in enumerate(bundle.classes):
         if each.parent is not None and each.parent not in parents:
-            raise BundleError(f"classes[{i}].parent is {each.parent!r}, no class of the upper level; {nearest(each.parent, parents)}; rename it")
+            raise fault(f"classes[{i}].parent", each.parent, "a class without a parent", nearest(each.parent, parents))
         if each.parent is None and i >= len(parents):
             raise fault(f"classes[{i}].parent", None, "parents before leaves")
         if each.parent is None and len(parents) < len(names) and each.name in bundle.leaves:
@@ -540,8 +539,8 @@ def _check_graph(spec: GraphSpec, bundle: Bundle) -> None:
     if len(set(names)) < len(names):
         raise fault("inputs, outputs", names, "each name once")
     pairs = tuple((before.name, after.name) for before, after in zip(states_in, states_out, strict=False))
-    if len(spec.inputs) != 1 + len(spec.states) or len(spec.outputs) != 2 + len(spec.states) or spec.states != pairs:
-        raise fault("states", spec.states, "a pair for each input behind the magnitude and output behind masks and embedding, in order")
+    if spec.states != pairs or len(spec.inputs) != 1 + len(pairs) or len(spec.outputs) != 2 + len(pairs):
+        raise fault("states", spec.states, "in order, pairs of all inputs but the first and all outputs but the first two")
     bins, classes, dim = bundle.band.bins, len(bundle.classes), bundle.disk.dim
     _check_shape("inputs[0]", spec.inputs[0], (spec.hops, bins), "hops, band bins")
     _check_shape("outputs[0]", spec.outputs[0], (spec.hops, classes, bins), "hops, classes, band bins")
@@ -576,12 +575,14 @@ def _check_ports(side: str, ports: Sequence[Port], tensors: Sequence[TensorSpec]
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
-def write_bundle(manifest: Bundle, graphs: Mapping[str, bytes], card: str, folder: str | Path, *, overwrite: bool = False) -> Bundle:
+def write_bundle(
+    manifest: Bundle, graphs: Mapping[str, bytes], card: str, folder: str | Path, *, overwrite: bool = False
+) -> Bundle:
     """Write a bundle, all of it or nothing, and return it as ``read_bundle`` gives it back.
 
     ``graphs`` are the ONNX files by name; the hashes and the folder in ``manifest`` are filled in here. The bundle is
     written beside its place, read back with every check, and moved in by a rename. An existing bundle stays as it is
-    unless ``overwrite``, and until the new one is whole. Raises BundleError.
+    unless ``overwrite``, and until the new one is whole. Raises BundleError, and OSError where the disk does.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not (overwrite and (folder / MANIFEST).is_file()):
@@ -594,7 +595,10 @@ def write_bundle(manifest: Bundle, graphs: Mapping[str, bytes], card: str, folde
         fresh.mkdir()
         for name, data in {**files, MANIFEST: _manifest_bytes(sealed)}.items():
             (fresh / name).write_bytes(data)
-        bundle = read_bundle(fresh)
+        try:
+            bundle = read_bundle(fresh)
+        except BundleError as error:
+            raise BundleError(str(error).replace(str(fresh), str(folder))) from None
         _swap(fresh, folder, Path(scratch) / "old")
     return replace(bundle, folder=folder)
 

@@ -78,7 +78,8 @@ def distance(x: F32, y: F32) -> F32:
     in float32, this one subtracts the coordinates themselves.
     """
     chord = np.sum(np.square(x - y), axis=-2)
-    return 2 * np.arcsinh(np.sqrt(chord / (_depth(x) * _depth(y))))
+    found: F32 = 2 * np.arcsinh(np.sqrt(chord / (_depth(x) * _depth(y))))
+    return found
 
 
 class Geodesic(NamedTuple):
@@ -116,6 +117,11 @@ class Band(NamedTuple):
     high: float
 
 
+def shortest(value: float) -> str:
+    """The shortest text that reads back as this very number."""
+    return repr(float(value)).removesuffix(".0")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Region:
     """A part of the disk. ``soft`` is the width of its edge in hyperbolic distance; the mask is 0.5 on the boundary.
@@ -134,7 +140,7 @@ class Region:
         self._check()
 
     def __str__(self) -> str:
-        soft = f", soft={_short(self.soft)}" if self.soft else ""
+        soft = f", soft={shortest(self.soft)}" if self.soft else ""
         return f"{self.call}({self._arguments()}{soft})"
 
     @classmethod
@@ -149,7 +155,7 @@ class Region:
     def _check(self) -> None: ...
 
     def _arguments(self) -> str:
-        return ", ".join(_short(getattr(self, name)) for name in self.parameters())
+        return ", ".join(shortest(getattr(self, name)) for name in self.parameters())
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,7 @@ class Disc(Region):
         _inside(self, self.x, self.y)
 
     def _arguments(self) -> str:
-        return f"{_short(self.x)}, {_short(self.y)}, r={_short(self.r)}"
+        return f"{shortest(self.x)}, {shortest(self.y)}, r={shortest(self.r)}"
 
     def band(self) -> Band:
         return Band(_around(self.x, self.y), "point", -math.inf, self.r)
@@ -200,7 +206,7 @@ class Annulus(Region):
         _within(self, "inner", self.inner, 0, self.outer)
 
     def _arguments(self) -> str:
-        return f"{_short(self.x)}, {_short(self.y)}, {_short(self.inner)}..{_short(self.outer)}"
+        return f"{shortest(self.x)}, {shortest(self.y)}, {shortest(self.inner)}..{shortest(self.outer)}"
 
     def band(self) -> Band:
         return Band(_around(self.x, self.y), "point", self.inner or -math.inf, self.outer)
@@ -218,7 +224,7 @@ class Certain(Region):
         _within(self, "low", self.low, 0, self.high)
 
     def _arguments(self) -> str:
-        return f"{_short(self.low)}..{_short(self.high)}"
+        return f"{shortest(self.low)}..{shortest(self.high)}"
 
     def band(self) -> Band:
         low = 2 * math.atanh(min(self.low, RIM)) if self.low else -math.inf
@@ -237,8 +243,8 @@ class Ellipse(Region):
     angle: float = 0.0
 
     def _arguments(self) -> str:
-        numbers = ", ".join(_short(getattr(self, name)) for name in "xyab")
-        return f"{numbers}, angle={_short(self.angle)}" if self.angle else numbers
+        numbers = ", ".join(shortest(getattr(self, name)) for name in "xyab")
+        return f"{numbers}, angle={shortest(self.angle)}" if self.angle else numbers
 
 
 @dataclass(frozen=True)
@@ -258,7 +264,7 @@ class Lasso(Region):
                 _within(self, "a coordinate", value, *LIMITS["x"])
 
     def _arguments(self) -> str:
-        return ", ".join(f"{_short(x)} {_short(y)}" for x, y in self.points)
+        return ", ".join(f"{shortest(x)} {shortest(y)}" for x, y in self.points)
 
 
 @dataclass(frozen=True)
@@ -308,7 +314,7 @@ def _polar(u: F32) -> tuple[F32, F32]:
 
 def _depth(x: F32) -> F32:
     """1 - |x|^2, (..., dim, bins) -> (..., bins), without the cancellation."""
-    norm = np.sqrt(np.sum(np.square(x), axis=-2))
+    norm: F32 = np.sqrt(np.sum(np.square(x), axis=-2))
     return (1 - norm) * (1 + norm)
 
 
@@ -318,20 +324,15 @@ def _around(x: float, y: float) -> tuple[float, float, float]:
     return (1 + square) / (1 - square), -2 * x / (1 - square), -2 * y / (1 - square)
 
 
-def _short(value: float) -> str:
-    """The shortest text that reads back as this very number."""
-    return repr(float(value)).removesuffix(".0")
-
-
 def _within(region: Region, name: str, value: Any, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        shown = _short(value) if isinstance(value, float) else repr(value)
-        raise ExpressionError(f"{region.call}: {name} {shown}; expected a number from {_short(low)} to {_short(high)}")
+        shown = shortest(value) if isinstance(value, float) else repr(value)
+        raise ExpressionError(f"{region.call}: {name} {shown}; expected a number from {shortest(low)} to {shortest(high)}")
 
 
 def _inside(region: Region, x: float, y: float) -> None:
     if math.hypot(x, y) > RIM:
-        raise ExpressionError(f"{region.call}: centre {_short(x)}, {_short(y)} is outside the disk; its norm may be {RIM} at most")
+        raise ExpressionError(f"{region.call}: centre {shortest(x)}, {shortest(y)} has a norm beyond {RIM}, where the disk ends")
 
 
 def _named(region: Region, name: Any) -> None:

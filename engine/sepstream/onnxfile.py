@@ -17,6 +17,7 @@ from .errors import BundleError
 
 MAX_FIELDS = 1 << 18  # in one file; a large network has some ten thousand
 MAX_DEPTH = 8  # of subgraphs in If, Loop and Scan
+VARINT, BLOCK, FIXED = 0, 2, {1: 8, 5: 4}  # wire types; the fixed ones with their bytes
 HOME = ("", "ai.onnx")  # the two names of the default operator domain
 AGAIN = "export the bundle again"
 
@@ -24,8 +25,6 @@ AGAIN = "export the bundle again"
 NAMES = {1: "float32", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 FLOATS = {1: "<f4", 10: "<f2", 11: "<f8"}  # how raw_data reads
 WHOLE = (2, 3, 4, 5, 6, 7, 9, 12, 13, 21, 22)  # integers and bool: none of them can be NaN
-
-Value = int | bytes | memoryview  # a varint; a fixed 4 or 8 bytes; a length and its bytes
 
 
 class Port(NamedTuple):
@@ -63,6 +62,13 @@ def fault(field: str, value: object, expected: str, step: str = AGAIN) -> Bundle
     return BundleError(f"{field} is {_BRIEF.repr(value)}; expected {expected}; {step}")
 
 
+class Words(str):
+    """A value in an error that is a remark ("missing"), so it gets no quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 _BRIEF = reprlib.Repr()  # never long, deep or of two lines, whatever a hostile file says
 _BRIEF.maxstring = _BRIEF.maxother = 80
 _BRIEF.maxlist = _BRIEF.maxtuple = 8
@@ -73,85 +79,87 @@ _BRIEF.maxlevel = 3
 
 
 class Message:
-    """One protobuf message: its fields by number, and where it stands in the file (for errors)."""
+    """One protobuf message: its fields by number and wire type, and where it stands in the file (for errors).
+
+    A field of a wire type that its schema does not have is ignored, as protobuf itself ignores it.
+    """
 
     def __init__(self, data: memoryview, where: str, budget: Iterator[int]) -> None:
         self.where, self.budget = where, budget
-        self.fields: dict[int, list[Value]] = {}
-        for number, value in _fields(data, where, budget):
-            self.fields.setdefault(number, []).append(value)
+        self.numbers: dict[int, list[int]] = {}  # unsigned, 64 bits
+        self.blocks: dict[int, list[memoryview]] = {}  # text, messages, packed numbers
+        self.fixed: dict[int, list[memoryview]] = {}  # single floats and doubles
+        at = 0
+        while at < len(data):
+            at = self._read_field(data, at)
 
-    def number(self, field: int, name: str) -> int:
-        """The signed integer of a field, 0 where absent; the last one counts, as in every protobuf reader."""
-        values = self._typed(field, name, int)
-        return (values[-1] ^ 1 << 63) - (1 << 63) if values else 0
+    def number(self, field: int) -> int:
+        """The signed integer of a field, 0 where absent; the last one counts."""
+        return (self.numbers.get(field, [0])[-1] ^ 1 << 63) - (1 << 63)
 
     def text(self, field: int, name: str) -> str:
+        """The text of a field, empty where absent; the last one counts."""
         try:
-            return str((self._typed(field, name, memoryview) or [b""])[-1], "utf8")
+            return str(self.blocks.get(field, [memoryview(b"")])[-1], "utf8")
         except UnicodeDecodeError:
-            raise fault(f"{self.where}.{name}", "bytes", "UTF-8 text") from None
+            raise fault(f"{self.where}.{name}", Words("not UTF-8"), "text") from None
 
     def message(self, field: int, name: str) -> "Message":
-        """A message that may come in pieces, which are joined: that is how protobuf merges them."""
-        pieces = self._typed(field, name, memoryview)
+        """The message in a field, empty where absent. Several are pieces of one: that is how protobuf merges them."""
+        pieces = self.blocks.get(field, [])
         whole = pieces[0] if len(pieces) == 1 else memoryview(b"".join(pieces))
-        return Message(whole, f"{self.where}.{name}".removeprefix("model."), self.budget)
+        return Message(whole, self._inside(name), self.budget)
 
     def messages(self, field: int, name: str) -> list["Message"]:
-        pieces, where = self._typed(field, name, memoryview), f"{self.where}.{name}".removeprefix("model.")
-        return [Message(piece, f"{where}[{i}]", self.budget) for i, piece in enumerate(pieces)]
+        """The messages of a repeated field."""
+        pieces = self.blocks.get(field, [])
+        return [Message(piece, f"{self._inside(name)}[{i}]", self.budget) for i, piece in enumerate(pieces)]
 
     def all_finite(self, field: int, name: str, dtype: str) -> None:
         """Refuse NaN and infinity in the floats of a field, packed or one by one."""
-        for piece in self._typed(field, name, memoryview, bytes):
+        for piece in self.blocks.get(field, []) + self.fixed.get(field, []):
             if len(piece) % np.dtype(dtype).itemsize:
-                raise fault(f"{self.where}.{name}", f"{len(piece)} bytes", f"whole numbers of {dtype[1:]}")
+                raise fault(f"{self.where}.{name}", Words(f"{len(piece)} bytes long"), f"whole items of {np.dtype(dtype)}")
             if not np.isfinite(values := np.frombuffer(piece, dtype)).all():
                 bad = values[~np.isfinite(values)][0]
                 raise fault(f"{self.where}.{name}", float(bad), "finite numbers in every constant")
 
     def refuse(self, names: dict[int, str], expected: str) -> None:
+        """Raise if any of these fields is present, whatever it holds."""
         for field, name in names.items():
-            if field in self.fields:
-                raise fault(f"{self.where}.{name}", "present", expected)
+            if field in self.numbers | self.blocks | self.fixed:
+                raise fault(f"{self.where}.{name}", Words("present"), expected)
 
-    def _typed(self, field: int, name: str, *kinds: type) -> list[Value]:
-        values = self.fields.get(field, [])
-        if any(type(value) not in kinds for value in values):
-            raise fault(f"{self.where}.{name}", "of another wire type", "an ONNX file")
-        return values
+    def _inside(self, name: str) -> str:
+        return f"{self.where}.{name}".removeprefix("model.")
 
+    def _read_field(self, data: memoryview, at: int) -> int:
+        """Take in the field at ``at``; the place behind it."""
+        if next(self.budget, None) is None:
+            raise fault(self.where, Words(f"of more than {MAX_FIELDS} fields"), "a smaller file")
+        key, at = self._varint(data, at)
+        field, wire = key >> 3, key & 7
+        if wire == VARINT:
+            value, at = self._varint(data, at)
+            self.numbers.setdefault(field, []).append(value)
+            return at
+        size, at = self._varint(data, at) if wire == BLOCK else (FIXED.get(wire, len(data)), at)
+        if at + size > len(data):  # groups, long out of use, end here too
+            raise self._damage(at)
+        (self.blocks if wire == BLOCK else self.fixed).setdefault(field, []).append(data[at : at + size])
+        return at + size
 
-def _fields(data: memoryview, where: str, budget: Iterator[int]) -> Iterator[tuple[int, Value]]:
-    """(field number, value) pairs of one message."""
-    at, value = 0, b""
-    while at < len(data):
-        if next(budget, None) is None:
-            raise fault(where, f"more than {MAX_FIELDS} fields", "a smaller file")
-        key, at = _varint(data, at, where)
-        wire, size = key & 7, {1: 8, 5: 4}.get(key & 7, 0)
-        if wire == 0:
-            value, at = _varint(data, at, where)
-        elif wire == 2:
-            size, at = _varint(data, at, where)
-            value = data[at : at + size]
-        elif size:
-            value = bytes(data[at : at + size])
-        at += size
-        if wire not in (0, 1, 2, 5) or not 0 < key >> 3 < 1 << 29 or at > len(data):
-            raise fault(where, f"cut off or damaged near byte {len(data)}", "an ONNX file", "restore or export it again")
-        yield key >> 3, value
+    def _varint(self, data: memoryview, at: int) -> tuple[int, int]:
+        """The unsigned integer at ``at`` (7 bits a byte, low first, 64 in all) and the place behind it."""
+        value = 0
+        for i, byte in enumerate(data[at : at + 10]):
+            value |= (byte & 127) << 7 * i
+            if byte < 128:
+                return value & (1 << 64) - 1, at + i + 1
+        raise self._damage(at)
 
-
-def _varint(data: memoryview, at: int, where: str) -> tuple[int, int]:
-    """The unsigned integer at ``at`` (7 bits a byte, low first, 64 in all) and the place behind it."""
-    value = 0
-    for i, byte in enumerate(data[at : at + 10]):
-        value |= (byte & 127) << 7 * i
-        if byte < 128:
-            return value & (1 << 64) - 1, at + i + 1
-    raise fault(where, f"cut off or damaged at byte {at}", "an ONNX file", "restore or export it again")
+    def _damage(self, at: int) -> BundleError:
+        return fault(self.where, Words(f"cut off or damaged at byte {at}"), "an ONNX file", "restore it, or export it again")
 
 
 # ---- the messages of onnx.proto -------------------------------------------------------------------------------------
@@ -161,13 +169,13 @@ def _opset(imports: list[Message]) -> int:
     domains = [each.text(1, "domain") for each in imports]
     if len(domains) != 1 or domains[0] not in HOME:
         raise fault("opset_import", domains, "the default domain once, nothing else", "export without custom operators")
-    return imports[0].number(2, "version")
+    return imports[0].number(2)
 
 
 def _walk(graph: Message, depth: int) -> None:
     """Check every node and constant of a graph and of the graphs inside it."""
     if depth > MAX_DEPTH:
-        raise fault(graph.where, f"{depth} subgraphs deep", f"{MAX_DEPTH} at most")
+        raise fault(graph.where, Words(f"{depth} subgraphs deep"), f"{MAX_DEPTH} at most")
     graph.refuse({15: "sparse_initializer"}, "dense constants")
     for tensor in graph.messages(5, "initializer"):
         _check_tensor(tensor)
@@ -183,18 +191,18 @@ def _check_attribute(attribute: Message, depth: int) -> None:
     attribute.refuse({21: "ref_attr_name", 22: "sparse_tensor", 23: "sparse_tensors"}, "plain values")
     attribute.all_finite(2, "f", "<f4")
     attribute.all_finite(7, "floats", "<f4")
-    for tensor in [attribute.message(5, "t")] * (5 in attribute.fields) + attribute.messages(10, "tensors"):
+    for tensor in [attribute.message(5, "t")] * (5 in attribute.blocks) + attribute.messages(10, "tensors"):
         _check_tensor(tensor)
-    for graph in [attribute.message(6, "g")] * (6 in attribute.fields) + attribute.messages(11, "graphs"):
+    for graph in [attribute.message(6, "g")] * (6 in attribute.blocks) + attribute.messages(11, "graphs"):
         _walk(graph, depth + 1)
 
 
 def _check_tensor(tensor: Message) -> None:
     """Refuse data outside the file, types that cannot be checked, and floats that are not finite."""
     tensor.where += f" {tensor.text(8, 'name')!r:.80}"
-    if 13 in tensor.fields or tensor.number(14, "data_location"):
-        raise fault(f"{tensor.where}.data_location", "external", "all data inside the file", "export with external_data=False")
-    kind = tensor.number(2, "data_type")
+    if 13 in tensor.blocks or tensor.number(14):
+        raise fault(f"{tensor.where}.data_location", Words("external"), "data in the file", "export with external_data=False")
+    kind = tensor.number(2)
     if kind in FLOATS:
         tensor.refuse({5: "int32_data"}, "floats as raw_data or float_data")
         tensor.all_finite(9, "raw_data", FLOATS[kind])
@@ -206,18 +214,18 @@ def _check_tensor(tensor: Message) -> None:
 
 def _port(port: Message) -> Port:
     """ValueInfoProto -> Port: a dense tensor whose dimensions are all fixed."""
-    name, kind = port.text(1, "name"), port.message(2, "type")
+    name = port.text(1, "name")
     port.where += f" {name!r:.80}"
-    if not {1} <= kind.fields.keys() <= {1, 6}:  # tensor_type, denotation; not a sequence, map, optional or sparse one
-        raise fault(f"{port.where}.type", "no dense tensor", "a dense tensor")
+    kind = port.message(2, "type")
+    kind.refuse({4: "sequence_type", 5: "map_type", 8: "sparse_tensor_type", 9: "optional_type"}, "a dense tensor")
     tensor = kind.message(1, "tensor_type")
     sizes = [_size(each, port.where) for each in tensor.message(2, "shape").messages(1, "dim")]
-    return Port(name, NAMES.get(tensor.number(1, "elem_type"), "of another type"), tuple(sizes))
+    return Port(name, NAMES.get(tensor.number(1), "another type"), tuple(sizes))
 
 
 def _size(dimension: Message, where: str) -> int:
-    size = dimension.number(1, "dim_value")
-    if 2 in dimension.fields or size < 1:
-        value = dimension.text(2, "dim_param") or size
-        raise fault(f"{where} dimension", value, "a fixed positive size", "export without dynamic axes")
+    size = dimension.number(1)
+    if 2 in dimension.blocks or size < 1:
+        named = dimension.text(2, "dim_param")
+        raise fault(f"{where} dimension", named or size, "a fixed positive size", "export without dynamic axes")
     return size

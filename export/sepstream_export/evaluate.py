@@ -26,7 +26,8 @@ PLAIN = MixSpec(
 
 @dataclass(frozen=True)
 class Score:
-    """One class of one mixture, all channels as one signal; dB. ``absent``: the class is silent, only ``leak_db`` counts."""
+    """One class of one mixture, all channels as one signal; dB. A class that is silent, or all there is, has no
+    SI-SDR (NaN); of a silent one ``leak_db`` counts."""
 
     name: str
     absent: bool
@@ -123,15 +124,14 @@ def _oracle(targets: F32, mix: F32, bundle: Bundle, stft: Stft) -> F32:
 
 
 def _score(name: str, heard: F32, target: F32, oracle: F32, mix: F32) -> Score:
-    absent = not target.any()
-    flat = [x.reshape(-1).astype(np.float64) for x in (heard, mix, oracle, target)]
-    values = [np.nan] * 3 if absent else [si_sdr(estimate, flat[3]) for estimate in flat[:3]]
-    leak = 10 * np.log10(max(np.square(flat[0]).mean(), 1e-20) / max(np.square(flat[1]).mean(), 1e-20))
-    return Score(name, absent, *values, leak)
+    absent, alone = not target.any(), np.allclose(target, mix, atol=1e-6)
+    values = [np.nan] * 3 if absent or alone else [si_sdr(estimate, target) for estimate in (heard, mix, oracle)]
+    leak = 10 * np.log10(max(np.square(heard).mean(), 1e-20) / max(np.square(mix).mean(), 1e-20))
+    return Score(name, absent, *values, float(leak))
 
 
 def _mean(scores: list[Score]) -> dict[str, Any]:
-    present = [s for s in scores if not s.absent and np.isfinite(s.si_sdr_db) and np.isfinite(s.mixture_db)]
+    present = [s for s in scores if np.isfinite(s.si_sdr_db) and np.isfinite(s.mixture_db)]
 
     def mean(values: list[float]) -> float | None:
         return round(float(np.mean(values)), 2) if values else None

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 TINY = 1e-8
+SILENT = 1e-4  # -40 dB: a class below this share of the mixture's power is asked for silence
+FLOOR = 1e-3  # -30 dB: better than this is good enough
 
 
 class Scene(NamedTuple):
@@ -37,7 +39,10 @@ def class_masks(logits: Tensor, levels: list[slice]) -> Tensor:
 
 
 def mask_loss(logits: Tensor, scene: Scene, levels: list[slice]) -> Tensor:
-    """Cross-entropy to the dominant source of each bin, weighted by the mixture's magnitude (mean 1 per item)."""
+    """Cross-entropy to the dominant source of each bin, weighted by the mixture's magnitude (mean 1 per item).
+
+    Mean over items and bins, sum over levels: as many times hyper-unmix's mask loss as there are classes.
+    """
     weight = scene.magnitude / scene.magnitude.mean(dim=(1, 2), keepdim=True).clamp_min(TINY)
     total = logits.new_zeros(())
     for level in levels:
@@ -51,13 +56,13 @@ def sdr_loss(masks: Tensor, scene: Scene) -> Tensor:
     """Negative signal-to-distortion ratio in dB of mask * mixture against each class, mean over classes.
 
     By Parseval on the STFT: |mX - S|^2 = m^2 |X|^2 - 2 m Re(X* S) + |S|^2. A silent class asks for silence:
-    its output against the mixture, down to -30 dB.
+    its output against the mixture.
     """
     error = (masks.square() * scene.mix[:, :, None] - 2 * masks * scene.cross + scene.stems).sum(dim=(1, 3))  # (B, K)
     wanted = scene.stems.sum(dim=(1, 3))
     heard = scene.mix.sum(dim=(1, 2))[:, None]
-    reference = torch.where(wanted > 1e-4 * heard, wanted, heard)
-    return (10 * torch.log10(error.clamp_min(0) / reference.clamp_min(TINY) + 1e-3)).mean()
+    reference = torch.where(wanted > SILENT * heard, wanted, heard)
+    return (10 * torch.log10(error.clamp_min(0) / reference.clamp_min(TINY) + FLOOR)).mean()
 
 
 def _power(spectra: Tensor) -> Tensor:

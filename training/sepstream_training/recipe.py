@@ -16,6 +16,11 @@ RECIPES = Path(__file__).parent / "recipes"
 EXPECTED = {str: "a name", list: "a list", tuple: "a list", Mapping: "keys and values"}
 
 
+def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
+    if not holds:
+        raise DataError(f"recipe key '{key}' is {value!r}; expected {expected}")
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """Where the sounds are. ``root`` is a folder, or ``synthetic`` for sources that need no data.
@@ -172,7 +177,8 @@ def recipe_to_tree(recipe: Recipe) -> dict[str, Any]:
 
 
 def recipe_to_yaml(recipe: Recipe) -> str:
-    return yaml.safe_dump(recipe_to_tree(recipe), sort_keys=False, default_flow_style=None, width=100)
+    """The text that ``load_recipe`` reads, every default written out."""
+    return str(yaml.safe_dump(recipe_to_tree(recipe), sort_keys=False, default_flow_style=None, width=100))
 
 
 def _find(name_or_path: str) -> Path:
@@ -227,7 +233,7 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         return _build(kind, value, f"{where}.")
     if kind is int or kind is float:
         return _number(value, kind, where)
-    _expect(isinstance(value, list if kind is tuple else kind), where, value, EXPECTED[kind])
+    _expect(isinstance(value, (list, tuple) if kind in (list, tuple) else kind), where, value, EXPECTED[kind])
     if kind is Mapping:
         return {str(key): _value(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     if kind is tuple:
@@ -244,8 +250,3 @@ def _number(value: Any, kind: type[int] | type[float], where: str) -> int | floa
         raise DataError(f"recipe key '{where}' is {value!r}; expected a number") from None
     _expect(kind is float or whole == number, where, value, "a whole number")
     return kind(number)
-
-
-def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
-    if not holds:
-        raise DataError(f"recipe key '{key}' is {value!r}; expected {expected}")

@@ -1,29 +1,32 @@
 """One training run, from seed to checkpoint. Lightning turns the crank; what is learned is below."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
-from sepstream.contract import StftSpec
 from sepstream.errors import DataError
 
-from .data.library import load_library
+from .callbacks import LastCheckpoint, Progress, Report, Stopped, StopOnSignal, quiet_lightning
+from .data.library import Library, blend, generate_library, load_library
 from .data.loader import training_batches, validation_batches
 from .losses import Scene, class_masks, make_scene, mask_loss, sdr_loss
-from .models import build
+from .models import StreamingNetwork, build
 from .recipe import Recipe, recipe_from_tree, recipe_to_tree
+
+log = logging.getLogger(__name__)
 
 
 class Spectra:
-    """Stems (B, leaves, C, samples) -> the Scene of losses.py, at the training rate, frames ``stride`` hops apart."""
+    """(B, leaves, C, samples) stems at the training rate -> the Scene of losses.py, frames ``stride`` hops apart."""
 
     def __init__(self, recipe: Recipe, stride: int) -> None:
-        stft: StftSpec = recipe.training_stft
+        stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
         self.families = [[recipe.leaves.index(leaf) for leaf in members] for members in recipe.classes.values()]
@@ -42,8 +45,10 @@ class Separation(L.LightningModule):
         super().__init__()
         self.save_hyperparameters({"recipe": recipe_to_tree(recipe)})
         self.recipe = recipe
-        self.network: Any = build(recipe.model.kind, len(recipe.class_names), recipe.model.options)
-        self.spectra = Spectra(recipe, getattr(self.network, "dilation", 1))
+        self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options)
+        if self.network.bins != recipe.band_bins:
+            raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
+        self.spectra = Spectra(recipe, self.network.dilation)
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
@@ -53,71 +58,124 @@ class Separation(L.LightningModule):
         sdr = sdr_loss(class_masks(logits, levels), scene)
         return {"loss": weights.mask * mask + weights.sdr * sdr, "mask": mask, "sdr": sdr}
 
+    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        """Rate and dropout depend on the number of the step alone: a resumed run is the same run."""
+        torch.manual_seed((self.recipe.seed << 32) + self.global_step)
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = self.recipe.train.rate * self.recipe.train.rate_factor(self.global_step)
+
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         losses = self.losses(batch)
-        if not torch.isfinite(losses["loss"]):
-            raise DataError(f"loss is {float(losses['loss'])} at step {self.global_step}; the last checkpoint is good, lower train.rate")
         self.log_dict({f"train/{name}": value for name, value in losses.items()}, prog_bar=True)
         return losses["loss"]
 
     def validation_step(self, batch: Tensor, index: int) -> None:
         self.log_dict({f"valid/{name}": value for name, value in self.losses(batch).items()}, batch_size=len(batch))
 
-    def configure_optimizers(self) -> Any:
-        spec = self.recipe.train
-        optimizer = torch.optim.Adam(self.parameters(), lr=spec.rate)
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=self.recipe.train.rate)
 
-        def factor(step: int) -> float:
-            return min(1.0, (step + 1) / spec.warmup_steps, max(0.0, spec.steps - step) / spec.decay_steps)
+    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, *_: Any, **__: Any) -> None:
+        """Clip, and stop here if there is no number: the weights are still those of the last good step."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        if not torch.isfinite(norm):
+            raise DataError(
+                f"the gradient is {float(norm)} at step {self.global_step}; lower train.rate, "
+                "and go on from the last good state with --resume auto"
+            )
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+class Trained(NamedTuple):
+    """Where a run ended: its last checkpoint, and the steps taken; fewer than the recipe's if it was interrupted."""
+
+    checkpoint: Path
+    steps: int
 
 
-def train(recipe: Recipe, out: Path, resume: Path | None = None, progress: bool = True) -> Path:
-    """Run ``recipe``; checkpoints, logs and last.ckpt go to ``out``. Returns the last checkpoint."""
+def train(recipe: Recipe, out: Path, resume: Path | None = None, progress: bool = True) -> Trained:
+    """Run ``recipe``, from the start or from the checkpoint ``resume``; checkpoints and logs go to ``out``.
+
+    Raises DataError for data or a checkpoint that do not fit, and for a loss that is no number. An interrupt
+    (Ctrl-C) ends the run after the current step; ``out/last.ckpt`` goes on from there.
+    """
+    last = _prepare(out, resume)
+    seen = _steps_done(resume) if resume else 0
+    if resume and seen >= recipe.train.steps:
+        return Trained(resume, seen)
     L.seed_everything(recipe.seed, verbose=False)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    libraries = {split: sounds(recipe, split) for split in ("train", "valid")}
-    seen = _steps_done(resume) * recipe.train.batch if resume else 0
-    keep = ModelCheckpoint(out, "{step}", monitor="valid/sdr", save_top_k=2, save_last=True, save_on_exception=True)
-    trainer = L.Trainer(
-        max_steps=recipe.train.steps,
+    module = Separation(recipe)
+    if resume:
+        _load(module, resume)
+    train_sounds, valid_sounds = sounds(recipe, "train"), sounds(recipe, "valid")
+    with quiet_lightning():
+        trainer = _trainer(recipe, last, seen, progress)
+        try:
+            trainer.fit(
+                module,
+                training_batches(train_sounds, recipe, seen),
+                validation_batches(valid_sounds, recipe),
+                ckpt_path=resume,
+                weights_only=True,
+            )
+        except Stopped:
+            log.debug("stopped at step %d", trainer.global_step)
+    return Trained(last, trainer.global_step)
+
+
+def _prepare(out: Path, resume: Path | None) -> Path:
+    """Make ``out``, which holds one run and no other -> the path of its last checkpoint."""
+    last = out / "last.ckpt"
+    if last.exists() and not resume:
+        raise DataError(f"'{out}' holds a run already; go on with --resume auto, or choose another folder with --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"'{out}' cannot be made ({error.strerror}); choose another folder with --out") from None
+    return last
+
+
+def _trainer(recipe: Recipe, last: Path, seen: int, progress: bool) -> L.Trainer:
+    out, spec = last.parent, recipe.train
+    best = ModelCheckpoint(out, "{step}", monitor="valid/sdr", save_top_k=2)
+    averages = EMAWeightAveraging(decay=spec.ema)
+    return L.Trainer(
+        default_root_dir=out,
+        max_steps=spec.steps,
         accelerator="auto",
-        gradient_clip_val=recipe.train.clip,
-        callbacks=[keep, EMAWeightAveraging(decay=recipe.train.ema), *([RichProgressBar()] if progress else [])],
-        logger=[CSVLogger(out, name="", version="csv"), TensorBoardLogger(out, name="", version="tb")],
-        val_check_interval=recipe.train.validate_every,
+        gradient_clip_val=spec.clip,
+        callbacks=[LastCheckpoint(last), averages, StopOnSignal(), Progress() if progress else Report(), best],
+        logger=[CSVLogger(out, name="csv", version=f"from_step_{seen}"), TensorBoardLogger(out, name="", version="tb")],
+        val_check_interval=spec.validate_every,
         check_val_every_n_epoch=None,
         log_every_n_steps=10,
         num_sanity_val_steps=0,
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
-    trainer.fit(
-        Separation(recipe),
-        training_batches(libraries["train"], recipe, seen),
-        validation_batches(libraries["valid"], recipe),
-        ckpt_path=resume,
-        weights_only=True,
-    )
-    trainer.save_checkpoint(out / "last.ckpt")
-    return out / "last.ckpt"
 
 
-def sounds(recipe: Recipe, split: str) -> Any:
-    """The clips of ``split`` that the recipe names."""
-    folders = {leaf: recipe.data.folders.get(leaf, leaf) for leaf in recipe.leaves}
-    return load_library(Path(recipe.data.root).expanduser(), split, folders, recipe.training_rate_hz)
+def sounds(recipe: Recipe, split: str) -> Library:
+    """The clips of ``split`` that the recipe names. Raises DataError like ``load_library`` and ``generate_library``."""
+    spec, rate_hz = recipe.data, recipe.training_rate_hz
+
+    def generated() -> Library:
+        seconds, engine = spec.synthetic_seconds, spec.synthetic_engine
+        return generate_library(recipe.leaves, split, spec.synthetic_clips, seconds, rate_hz, engine)
+
+    if spec.root == "synthetic":
+        return generated()
+    folders = {leaf: spec.folders.get(leaf, leaf) for leaf in recipe.leaves}
+    own = load_library(Path(spec.root).expanduser(), split, folders, rate_hz)
+    return blend(own, generated(), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
 
 
-def load_network(checkpoint: Path) -> tuple[Recipe, Any]:
+def load_network(checkpoint: Path) -> tuple[Recipe, StreamingNetwork]:
     """The recipe and the trained (averaged) network of a checkpoint; nothing in it is executed."""
-    state = _read(checkpoint)
-    recipe = recipe_from_tree(state["hyper_parameters"]["recipe"])
+    recipe = recipe_from_tree(_read(checkpoint)["hyper_parameters"]["recipe"])
     module = Separation(recipe)
-    module.load_state_dict(state["state_dict"])
+    _load(module, checkpoint)
     return recipe, module.network.eval()
 
 
@@ -128,18 +186,35 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
     steps = int(state["global_step"])
     heard = steps * recipe.train.batch * recipe.mix.seconds / 3600
     parameters = sum(value.numel() for value in Separation(recipe).network.parameters())
-    return {"recipe": recipe.name, "steps": steps, "hours_of_mixtures_heard": round(heard, 1), "parameters": parameters, "seed": recipe.seed}
+    return {
+        "recipe": recipe.name,
+        "steps": steps,
+        "hours_of_mixtures_heard": round(heard, 1),
+        "parameters": parameters,
+        "seed": recipe.seed,
+    }
 
 
 def _steps_done(checkpoint: Path) -> int:
     return int(_read(checkpoint)["global_step"])
 
 
+def _load(module: Separation, checkpoint: Path) -> None:
+    """The checkpoint's (averaged) weights into ``module``. Raises DataError where they are another network's."""
+    try:
+        module.load_state_dict(_read(checkpoint)["state_dict"])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[1].strip()  # the first says only that there are errors
+        raise DataError(
+            f"checkpoint '{checkpoint}' is another network's ({reason}); use the recipe it was trained with"
+        ) from None
+
+
 def _read(checkpoint: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if not {"state_dict", "hyper_parameters", "global_step"} <= state.keys():
-            raise KeyError("no state_dict")
+        if not {"state_dict", "hyper_parameters", "global_step"} <= state.keys() or "recipe" not in state["hyper_parameters"]:
+            raise ValueError("no recipe in it")
     except Exception as error:  # torch raises many kinds for a file that is none of its own
         reason = str(error).splitlines()[0]
         raise DataError(f"checkpoint '{checkpoint}' cannot be read ({reason}); expected one written by sep-train") from None

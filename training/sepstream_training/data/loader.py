@@ -53,7 +53,9 @@ def training_batches(library: Library, recipe: Recipe, steps_done: int) -> DataL
 
 def validation_batches(library: Library, recipe: Recipe) -> DataLoader[torch.Tensor]:
     """The same mixtures in every run of the same recipe."""
-    return DataLoader(Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=range(recipe.data.valid_mixtures))
+    return DataLoader(
+        Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=range(recipe.data.valid_mixtures)
+    )
 
 
 def _leave_ctrl_c_to_the_main_process(_: int) -> None:

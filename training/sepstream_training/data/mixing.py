@@ -61,7 +61,7 @@ def draw_mixture(
         factor = 2 ** (rng.uniform(-speed, speed) / 12)  # one for the family, so that bars stay together
         starts = _draw_starts([clip for leaf in active for clip in chosen[leaf]], stems.shape[2] * factor, rng)
         for leaf in active:
-            mono = sum(_excerpt(clip, starts[_bars(clip)], factor, stems.shape[2]) for clip in chosen[leaf])
+            mono = np.sum([_excerpt(clip, starts[_bars(clip)], factor, stems.shape[2]) for clip in chosen[leaf]], axis=0)
             mono = _level(_bend(mono, spec, rate_hz, rng), family_gain_db + rng.normal(0, spec.level_db), rate_hz)
             stems[leaves.index(leaf)] = _pan(widest, rng)[:, None] * mono
     return _set_mix_level(stems, rng.uniform(spec.mix_low_db, spec.mix_high_db))

@@ -9,6 +9,8 @@ from .band_split import BandSplit
 from .hyper_unmix import HyperUnmix
 from .streaming import StreamingNetwork
 
+__all__ = ["KINDS", "StreamingNetwork", "build"]
+
 KINDS: dict[str, type[StreamingNetwork]] = {"band_split": BandSplit, "hyper_unmix": HyperUnmix}
 
 

@@ -59,7 +59,7 @@ class BandSplit(StreamingNetwork):
     def _split(self, features: Tensor) -> Tensor:
         """(T, B, bins) -> (T, B, bands, width): every band of bins through weights of its own."""
         frames, batch, bins = features.shape
-        groups = features.reshape(-1, bins).split([count * size for count, size in self.bands], dim=1)
+        groups = torch.split(features.reshape(-1, bins), [count * size for count, size in self.bands], dim=1)
         embedded = [
             encode(group.view(-1, count, size))
             for encode, group, (count, size) in zip(self.encode, groups, self.bands, strict=True)
@@ -70,7 +70,7 @@ class BandSplit(StreamingNetwork):
         """(T, B, bands, width) -> (T * B, dim, bins) tangent vectors."""
         rows = x.shape[0] * x.shape[1]
         hidden = nn.functional.gelu(self.hidden(self.final(x).view(rows, self.count, -1)))
-        groups = hidden.split([count for count, _ in self.bands], dim=1)
+        groups = torch.split(hidden, [count for count, _ in self.bands], dim=1)
         decoded = [
             decode(group).view(rows, count, self.dim, size).transpose(1, 2).reshape(rows, self.dim, count * size)
             for decode, group, (count, size) in zip(self.decode, groups, self.bands, strict=True)

@@ -73,4 +73,4 @@ class DiskHead(nn.Module):
 def _asinh(x: Tensor) -> Tensor:
     """asinh by log and sqrt, exact for both signs (ONNX Runtime's own is scalar on the CPU, absent on CUDA)."""
     size = x.abs()
-    return torch.sign(x) * torch.log(size + (size.square() + 1).sqrt())
+    return torch.sign(x).mul(torch.log(size + (size.square() + 1).sqrt()))

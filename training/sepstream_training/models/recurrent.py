@@ -1,5 +1,7 @@
 """One recurrent layer with its state in the open, and an export form that ONNX keeps as one node."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ class DilatedLstm(nn.Module):
         self.units = units
         self.cell = nn.LSTM(inputs, units)
         with torch.no_grad():  # remember by default: forget-gate bias 1 (Jozefowicz et al. 2015)
-            self.cell.bias_hh_l0[units : 2 * units].fill_(1.0)
+            self.cell.get_parameter("bias_hh_l0")[units : 2 * units].fill_(1.0)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         whole = x.shape[0] // h.shape[0] * h.shape[0]  # frames in full turns; the rest advances the queue
@@ -55,7 +57,8 @@ class DilatedLstm(nn.Module):
             i, f, g, o = gates.chunk(4)
             return torch.cat([i, o, f, g])[None]
 
-        cell, (length, rows, _) = self.cell, x.shape
+        cell: Any = self.cell  # its weights are made by name, which a type checker cannot see
+        length, rows, _ = x.shape
         bias = torch.cat([iofc(cell.bias_ih_l0), iofc(cell.bias_hh_l0)], dim=1)
         y, h, c = torch.onnx.ops.symbolic_multi_out(
             "LSTM",

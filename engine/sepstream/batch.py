@@ -1,0 +1,235 @@
+"""Many files: which there are, where each one goes, and rendering them in this process or in several.
+
+Called by cli.py on the main thread. A child process works alone: its own model, its own files.
+"""
+
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from .audiofile import SUFFIXES
+from .contract import Bundle, load_bundle
+from .errors import AudioFileError, SepstreamError
+from .render import Progress, RenderOptions, RenderReport, pipelines, render_file
+from .selection import Selection, compile, load_preset, read_bus
+
+FAREWELL_S = 10.0  # for a child to notice that it shall stop; it looks after each block
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """One call of sep-render. Neither stems, buses nor preset: the leaves."""
+
+    inputs: tuple[Path, ...]
+    out: Path
+    model: str = "default"
+    stems: str | None = None
+    residual: bool = False
+    buses: tuple[str, ...] = ()
+    preset: str | None = None
+    provider: str = "auto"
+    jobs: int = 1
+    options: RenderOptions = RenderOptions()
+
+
+class Task(NamedTuple):
+    """An input and its folder's name inside the output folder."""
+
+    source: Path
+    name: Path
+
+
+Outcome = RenderReport | AudioFileError
+Watch = Callable[[Task, float], None]  # told the fraction done of a task
+
+
+def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Iterator[tuple[Task, Outcome]]:
+    """Render every task; an AudioFileError concerns one file, any other SepstreamError ends the run."""
+    bundle = load_bundle(config.model)
+    compile(choose(config, bundle), bundle)  # a wrong name is told before the first file
+    jobs = min(config.jobs, len(tasks))
+    if jobs > 1:
+        yield from _in_processes(config, tasks, watch, jobs)
+    else:
+        render = _renderer(config)
+        for task in tasks:
+            yield task, render(task, lambda fraction, task=task: watch(task, fraction))
+
+
+def choose(config: RenderConfig, bundle: Bundle) -> Selection:
+    """The preset's buses, then the stems, then the single buses."""
+    stems = config.stems or (None if config.buses or config.preset else "leaves")
+    parts = [load_preset(config.preset)] if config.preset else []
+    parts += [Selection.stems(bundle, stems)] if stems else []
+    buses = [bus for part in parts for bus in part.buses] + [read_bus(text) for text in config.buses]
+    return Selection(tuple(buses), config.residual or any(part.residual for part in parts))
+
+
+def plan(inputs: Sequence[Path], out: Path) -> list[Task]:
+    """Files as they are and folders searched, each file once, with the name of its output folder.
+
+    The name is the file's without suffix. Inputs that share it (whatever the case) are told apart by their suffix and as
+    many of their parent folders as it takes: song/, or song.wav/ and song.flac/, or live/song.wav/ and studio/song.wav/.
+    """
+    files = {Path(os.path.abspath(file)): file for path in inputs for file in find(path, out)}
+    depths = dict.fromkeys(files, 0)
+    while shared := _shared({place: _name(place, depth) for place, depth in depths.items()}):
+        for place in shared:
+            depths[place] += 1
+    return [Task(file, _name(place, depths[place])) for place, file in files.items()]
+
+
+def _name(place: Path, depth: int) -> Path:
+    return Path(*place.parts[-depth:]) if depth else Path(place.stem)
+
+
+def _shared(names: dict[Path, Path]) -> list[Path]:
+    count = Counter(str(name).casefold() for name in names.values())
+    return [place for place, name in names.items() if count[str(name).casefold()] > 1]
+
+
+def find(path: Path, out: Path) -> list[Path]:
+    """The sound files below a folder, sorted, without hidden ones and without the output folder; or the path itself."""
+    if not path.is_dir():
+        return [path]
+    if os.path.abspath(path) == os.path.abspath(out):
+        raise AudioFileError(f"'{path}' is both input and output folder; its stems would be inputs next time; choose another --out")
+    files = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.abspath(Path(folder, f)) != os.path.abspath(out))
+        files += [Path(folder, n) for n in sorted(names) if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES]
+    return files or [path]  # the reader tells that a folder is no sound file
+
+
+def _renderer(config: RenderConfig) -> Callable[[Task, Progress], Outcome]:
+    """What a process needs to load once to render any task."""
+    bundle = load_bundle(config.model)
+    pipeline_for = pipelines(bundle, choose(config, bundle), config.provider)
+
+    def render(task: Task, progress: Progress) -> Outcome:
+        try:
+            return render_file(task.source, config.out, pipeline_for, config.options, name=task.name, progress=progress)
+        except AudioFileError as error:
+            return error
+
+    return render
+
+
+def _in_processes(config: RenderConfig, tasks: Sequence[Task], watch: Watch, jobs: int) -> Iterator[tuple[Task, Outcome]]:
+    """As many children as jobs, each with one task at a time. Whatever ends this generator ends them."""
+    crew = Crew(config, tasks)
+    try:
+        for _ in range(jobs):
+            crew.hire()
+        for task, message in crew.messages():
+            if isinstance(message, float):
+                watch(task, message)
+            elif isinstance(message, Outcome):
+                yield task, message
+            else:
+                raise message
+    finally:
+        crew.dismiss()
+
+
+class Crew:
+    """Child processes that share the tasks. The pipe to a child is its lifeline: when it closes, by whatever end of the
+    parent, the child stops at its next block and cleans up. A child that dies fails its own task, and is replaced."""
+
+    def __init__(self, config: RenderConfig, tasks: Sequence[Task]) -> None:
+        self._config = config
+        self._waiting = deque(tasks)
+        self._busy: dict[Connection, Task] = {}
+        self._children: list[tuple[SpawnProcess, Connection]] = []
+
+    def hire(self) -> None:
+        """Start a child and give it a task."""
+        context = get_context("spawn")  # a fork would copy the locks of threads without the threads
+        ours, theirs = context.Pipe()
+        child = context.Process(target=_child, args=(self._config, theirs))
+        with _interrupts_held():
+            child.start()
+        theirs.close()
+        self._children.append((child, ours))
+        self._give_next(ours)
+
+    def messages(self) -> Iterator[tuple[Task, float | Outcome | SepstreamError]]:
+        """Fractions done, reports and errors as they come, until every task has its outcome."""
+        while self._busy:
+            for pipe in cast(list[Connection], wait(list(self._busy))):
+                yield self._busy[pipe], self._message(pipe)
+
+    def _message(self, pipe: Connection) -> Any:
+        try:
+            message = pipe.recv()
+        except (EOFError, OSError):
+            return self._bury(pipe)
+        if not isinstance(message, float):
+            self._give_next(pipe)
+        return message
+
+    def _give_next(self, pipe: Connection) -> None:
+        self._busy.pop(pipe, None)
+        if self._waiting:
+            self._busy[pipe] = self._waiting.popleft()
+            with suppress(OSError):  # it died: reading will tell
+                pipe.send(self._busy[pipe])
+
+    def _bury(self, pipe: Connection) -> AudioFileError:
+        task = self._busy.pop(pipe)
+        if self._waiting:
+            self.hire()
+        return AudioFileError(f"'{task.source}': its process died, perhaps for want of memory; try it alone or use fewer jobs")
+
+    def dismiss(self) -> None:
+        """End all children, those in the middle of a file too, and wait for their cleaning up."""
+        for _, pipe in self._children:
+            pipe.close()
+        for child, _ in self._children:
+            child.join(FAREWELL_S)
+            child.terminate()
+            child.join()
+
+
+def _child(config: RenderConfig, pipe: Connection) -> None:
+    """A child's life: tasks in, fractions done and outcomes out, until the pipe closes."""
+    try:
+        render = _renderer(config)
+        while True:
+            pipe.send(render(pipe.recv(), pipe.send))
+    except SepstreamError as error:
+        pipe.send(error)
+    except (EOFError, OSError, KeyboardInterrupt):
+        pass  # the parent is gone or wants no more; what was begun is already deleted
+    except Exception as error:
+        pipe.send(SepstreamError(defect(error)))
+
+
+def defect(error: Exception) -> str:
+    """One line for a fault that is ours."""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    place = f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else "unknown place"
+    return f"internal error: {type(error).__name__} at {place}: {error}; please report it with the command that led to it"
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits; a child started meanwhile never hears it. Its parent does, and decides."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

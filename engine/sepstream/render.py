@@ -1,0 +1,243 @@
+"""One sound file through the same Pipeline that plays live: read, resample, separate, resample back, write.
+
+A third of a second at a time, so memory does not grow with the length. Called by batch.py, or by anyone, on one thread.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
+from math import log10
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audiofile import AudioReader, AudioWriter, encoding, lead_samples, resample, unwritable
+from .contract import Bundle
+from .errors import AudioFileError
+from .pipeline import LOUDEST, Pipeline
+from .selection import Selection
+
+F32 = NDArray[np.float32]
+PipelineFactory = Callable[[int], Pipeline]  # channels -> a pipeline for so many
+Progress = Callable[[float], None]  # told the fraction done, 0 to 1, after each block
+
+BLOCK_SAMPLES = 16384  # read at a time, at the model's rate
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """How buses are written; see ``audiofile.FORMATS``. ``bits`` None is the format's default."""
+
+    format: str = "wav"
+    bits: str | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        encoding(self.format, self.bits)
+
+
+@dataclass(frozen=True)
+class BusReport:
+    """One written file. Levels over all channels, in dB of full scale, None for digital silence; ``clipped`` samples."""
+
+    name: str
+    path: Path
+    rms_db: float | None
+    peak_db: float | None
+    clipped: int
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """One rendered input.
+
+    ``seconds`` is the input's length. ``real_time_factor`` is audio seconds per second of processing (reading, separating
+    and writing, without loading the model): 12 is twelve times faster than real time; None when all files were kept.
+    ``latency_samples`` is the model's algorithmic latency in live use, at ``model_hz``; the files themselves are aligned.
+    """
+
+    file: Path
+    seconds: float
+    real_time_factor: float | None
+    latency_samples: int
+    model_hz: int
+    provider: str
+    model: str
+    buses: tuple[BusReport, ...]
+    kept: tuple[Path, ...]  # files that were there before, and still are
+    warnings: tuple[str, ...]
+
+
+def render_file(
+    source: Path,
+    out_dir: Path,
+    pipeline_for: PipelineFactory,
+    options: RenderOptions = RenderOptions(),
+    *,
+    name: Path | None = None,
+    progress: Progress = lambda _: None,
+) -> RenderReport:
+    """Separate ``source`` into ``out_dir / name / BUS.wav``; ``name`` is the input's without suffix unless given.
+
+    Rate, channels and length are the input's. All buses appear together at the end, or, on any exception, none.
+    Raises AudioFileError when the input cannot be read or an output cannot be written.
+    """
+    progress(0.0)
+    with AudioReader(source) as reader:
+        pipeline = pipeline_for(reader.channels)
+        folder = out_dir / (name or source.stem)
+        paths = {bus: folder / f"{bus}.{options.format}" for bus in pipeline.buses}
+        kept = tuple(path for path in paths.values() if path.exists() and not options.overwrite)
+        wanted = {bus: path for bus, path in paths.items() if path not in kept}
+        _spare_the_input(source, wanted)
+        start = time.perf_counter()
+        buses = _write_buses(reader, pipeline, wanted, options, progress) if wanted else ()
+        taken = time.perf_counter() - start
+    seconds = (reader.position or reader.samples) / reader.rate_hz
+    return RenderReport(
+        file=source,
+        seconds=seconds,
+        real_time_factor=seconds / taken if wanted else None,
+        latency_samples=pipeline.bundle.latency_samples,
+        model_hz=pipeline.bundle.sample_rate_hz,
+        provider=pipeline.provider,
+        model=pipeline.bundle.name,
+        buses=buses,
+        kept=kept,
+        warnings=(*_missing_end(reader), *_clipping(buses)) if wanted else (),
+    )
+
+
+def pipelines(bundle: Bundle, selection: Selection, provider: str = "auto") -> PipelineFactory:
+    """Pipelines for files: many frames per model call. The last one is kept, since loading may outlast a short file."""
+
+    @lru_cache(maxsize=1)
+    def pipeline(channels: int) -> Pipeline:
+        return Pipeline(bundle, selection, channels, provider=provider, hops=bundle.graphs[-1].hops)
+
+    return pipeline
+
+
+def separate(reader: AudioReader, pipeline: Pipeline) -> Iterator[F32]:
+    """The file's blocks -> (buses, channels, n) blocks at the file's rate, aligned with it and in the end just as long."""
+    file_hz, model_hz, latency = reader.rate_hz, pipeline.bundle.sample_rate_hz, pipeline.latency_samples
+    lanes, lead = len(pipeline.buses) * reader.channels, lead_samples(file_hz, model_hz)
+    blocks = reader.blocks(max(1, BLOCK_SAMPLES * file_hz // model_hz))
+    heard = chain([_silence(reader, lead)], blocks, [_silence(reader, lead)])
+    heard = chain(resample(heard, file_hz, model_hz, reader.channels), [_silence(reader, latency)])
+    separated = _drop((_process(block, pipeline, reader) for block in heard), latency)
+    separated = _drop(resample(separated, model_hz, file_hz, lanes), lead)
+    given = 0
+    for block in separated:
+        block = block[:, : reader.position - given]
+        given += block.shape[1]
+        yield block.reshape(len(pipeline.buses), reader.channels, block.shape[1])
+    assert given == reader.position
+
+
+def _process(block: F32, pipeline: Pipeline, reader: AudioReader) -> F32:
+    """(channels, n) -> (buses * channels, n); what the pipeline would silence as no sound is an error in a file."""
+    faults = pipeline.faults
+    buses = pipeline.process(block)
+    if pipeline.faults > faults:
+        raise AudioFileError(
+            f"'{reader.path}' holds samples beyond {LOUDEST:g} times full scale before {reader.position / reader.rate_hz:.2f} s; "
+            "expected sound around -1..1; normalize it first"
+        )
+    return buses.reshape(len(pipeline.buses) * reader.channels, block.shape[1])
+
+
+def _silence(reader: AudioReader, length: int) -> F32:
+    return np.zeros((reader.channels, length), np.float32)
+
+
+def _drop(blocks: Iterable[F32], length: int) -> Iterator[F32]:
+    """The blocks without their first ``length`` samples."""
+    for block in blocks:
+        skipped = min(length, block.shape[1])
+        length -= skipped
+        yield block[:, skipped:]
+
+
+def _write_buses(
+    reader: AudioReader, pipeline: Pipeline, wanted: dict[str, Path], options: RenderOptions, progress: Progress
+) -> tuple[BusReport, ...]:
+    """Separate and write the wanted buses; they get their names together once all of them are whole."""
+    pipeline.reset()
+    rows = [pipeline.buses.index(bus) for bus in wanted]
+    meters = [Meter() for _ in wanted]
+    with ExitStack() as stack:
+        stack.enter_context(_folder(next(iter(wanted.values())).parent))
+        writers = [stack.enter_context(_writer(path, reader, options)) for path in wanted.values()]
+        for block in separate(reader, pipeline):
+            for row, meter, writer in zip(rows, meters, writers, strict=True):
+                meter.add(block[row])
+                writer.write(block[row])
+            progress(min(1.0, reader.position / reader.samples))
+        for writer in writers:
+            writer.finish()
+    files = zip(wanted.items(), meters, writers, strict=True)
+    return tuple(BusReport(bus, path, meter.rms_db, meter.peak_db, writer.clipped) for (bus, path), meter, writer in files)
+
+
+def _writer(path: Path, reader: AudioReader, options: RenderOptions) -> AudioWriter:
+    return AudioWriter(path, reader.rate_hz, reader.channels, samples=reader.samples, format=options.format, bits=options.bits)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make the folder; take it away again if nothing came of it."""
+    new = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):  # others may have put something there
+            if new:
+                path.rmdir()
+        raise
+
+
+def _spare_the_input(source: Path, wanted: dict[str, Path]) -> None:
+    for path in wanted.values():
+        if path.exists() and path.samefile(source):
+            raise AudioFileError(f"'{path}' is the input itself; expected another place for bus '{path.stem}'; choose another --out")
+
+
+def _missing_end(reader: AudioReader) -> list[str]:
+    if reader.position >= reader.samples:
+        return []
+    there, promised = reader.position / reader.rate_hz, reader.samples / reader.rate_hz
+    return [f"'{reader.path}' ends after {there:.2f} s of the {promised:.2f} s in its header; rendered what is there"]
+
+
+def _clipping(buses: Sequence[BusReport]) -> list[str]:
+    return [f"'{bus.path}': {bus.clipped} samples beyond full scale were clipped; use 32f bits" for bus in buses if bus.clipped]
+
+
+class Meter:
+    """Level of one bus over a whole file."""
+
+    def __init__(self) -> None:
+        self.squares, self.peak, self.count = 0.0, 0.0, 0
+
+    def add(self, block: F32) -> None:
+        """Take (channels, n) samples into account."""
+        self.squares += float(np.square(block, dtype=np.float64).sum())
+        self.peak = max(self.peak, float(np.abs(block).max(initial=0.0)))
+        self.count += block.size
+
+    @property
+    def rms_db(self) -> float | None:
+        return 10 * log10(self.squares / self.count) if self.squares else None
+
+    @property
+    def peak_db(self) -> float | None:
+        return 20 * log10(self.peak) if self.peak else None

@@ -1,0 +1,56 @@
+"""The README is true: its commands run, its map is the repository, its first code comes early."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf8")
+COMMANDS = re.findall(r"^(sep-[^\n#]+?) *(?:#.*)?$", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)), re.M)
+ENTRIES = dict(re.findall(r'^(sep-\w+) = "([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf8"), re.M))
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "demo").symlink_to(ROOT / "demo")
+    return folder
+
+
+def test_every_command_of_the_project_is_shown() -> None:
+    assert {shlex.split(c)[0] for c in COMMANDS} == set(ENTRIES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_readme_runs(command: str, workplace: Path) -> None:
+    """In order, in one folder: later commands use what earlier ones made."""
+    name, *arguments = shlex.split(command)
+    module, function = ENTRIES[name].split(":")
+    code = f"import sys; from {module} import {function}; sys.exit({function}(sys.argv[1:]))"
+    path = ":".join(str(ROOT / room) for room in ("engine", "training", "export"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=workplace, capture_output=True, text=True, timeout=600,
+        env={"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "HOME": str(Path.home())}, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_first_code_comes_before_line_21() -> None:
+    lines = README.splitlines()
+    assert any(line.startswith("make demo") for line in lines[:20])
+    assert any(line.startswith("make test") for line in lines[:20])
+
+
+def test_the_map_names_what_is_there() -> None:
+    for name in re.findall(r"^(\w[\w./]*)  +\S", README, re.M):
+        assert (ROOT / name).exists(), name
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
