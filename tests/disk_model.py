@@ -110,7 +110,7 @@ def region_mask(region: disk.Region, u: np.ndarray, bundle: Bundle) -> np.ndarra
     return smooth_step(inside(region, u, bundle), region.soft)
 
 
-def inside(region: disk.Region, u: np.ndarray, bundle: Bundle) -> np.ndarray:
+def inside(region: disk.Region, u: np.ndarray, bundle: Bundle) -> np.ndarray:  # noqa: PLR0911
     """Signed distance (bins,) of (bins, dim) embeddings to the region's boundary, positive inside."""
     x = to_disk(u)
     match region:
@@ -124,7 +124,8 @@ def inside(region: disk.Region, u: np.ndarray, bundle: Bundle) -> np.ndarray:
             return np.minimum(d - inner if inner else np.inf, outer - d)
         case disk.Certain(low, high):
             d = 2 * np.arctanh(np.linalg.norm(x, axis=1))
-            return np.minimum(d - 2 * math.atanh(low) if low else np.inf, 2 * math.atanh(high) - d if high < 0.999 else np.inf)
+            inner = d - 2 * math.atanh(min(low, 0.999 - 1e-6)) if low else np.inf
+            return np.minimum(inner, 2 * math.atanh(high) - d if high < 0.999 - 1e-6 else np.inf)
         case disk.Ellipse():
             return inside_ellipse(region, x)
         case disk.Lasso(points):

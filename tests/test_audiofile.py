@@ -1,6 +1,7 @@
 """Sound files and resampling: lengths, bits, honest errors, and no half file under a final name."""
 
-import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from sepstream.audiofile import FORMATS, AudioReader, AudioWriter, Resampler, encoding, lead_samples, quantize
 from sepstream.errors import AudioFileError
 
@@ -37,6 +39,18 @@ def complaint(path: Path) -> str:
         read(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
     return str(caught.value)
+
+
+@contextmanager
+def room(size_bytes: int) -> Iterator[None]:
+    """A disk with room for files of this size."""
+    resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # Reading
@@ -138,13 +152,17 @@ def test_beyond_full_scale_integers_clip_and_count_but_floats_do_not(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "f.wav"), audio)
 
 
-@pytest.mark.parametrize(("name", "bits", "word"), [("ogg", "16", "leave bits out"), ("flac", "32f", "24 or 16"), ("aac", None, "wav, flac, ogg")])
+@pytest.mark.parametrize(
+    ("name", "bits", "word"), [("ogg", "16", "leave bits out"), ("flac", "32f", "24 or 16"), ("aac", None, "wav, flac, ogg")]
+)
 def test_impossible_encodings_name_the_possible_ones(name, bits, word):
     with pytest.raises(AudioFileError, match=word):
         encoding(name, bits)
 
 
-@pytest.mark.parametrize(("name", "rate_hz", "channels"), [("flac", RATE, 9), ("ogg", 384000, 1), ("ogg", RATE, 256), ("flac", 700000, 1)])
+@pytest.mark.parametrize(
+    ("name", "rate_hz", "channels"), [("flac", RATE, 9), ("ogg", 384000, 1), ("ogg", RATE, 256), ("flac", 700000, 1)]
+)
 def test_a_format_that_is_too_small_says_its_limits(tmp_path, name, rate_hz, channels):
     with pytest.raises(AudioFileError, match="use wav"):
         AudioWriter(tmp_path / "a", rate_hz, channels, samples=1, format=name)
@@ -180,13 +198,8 @@ def test_an_interrupted_file_leaves_the_old_one_and_nothing_else(tmp_path, stop)
 @pytest.mark.parametrize("room_bytes", [0, 20, 3000, 9000])
 def test_a_full_disk_is_told_and_leaves_nothing(tmp_path, name, room_bytes):
     """Whether the header, a block or only the last block while closing does not fit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
-    try:
-        with pytest.raises(AudioFileError, match=r"cannot write '.*a\.x': File too large; free some space"):
-            write(tmp_path / "a.x", noise(2, 40_000), format=name)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with room(room_bytes), pytest.raises(AudioFileError, match=r"cannot write '.*a\.x': File too large; free some space"):
+        write(tmp_path / "a.x", noise(2, 40_000), format=name)
     assert not list(tmp_path.iterdir())
 
 
@@ -195,16 +208,13 @@ def test_a_last_block_that_is_lost_while_closing_is_noticed(tmp_path):
     audio = noise(1, 3000)
     write(tmp_path / "a.flac", audio, format="flac")
     size = (tmp_path / "a.flac").stat().st_size
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     for room_bytes in range(size - 40, size + 1, 8):
         (tmp_path / "a.flac").unlink(missing_ok=True)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (room_bytes, hard))
         try:
-            write(tmp_path / "a.flac", audio, format="flac")
+            with room(room_bytes):
+                write(tmp_path / "a.flac", audio, format="flac")
         except AudioFileError:
             assert not list(tmp_path.iterdir())
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert not (tmp_path / "a.flac").exists() or read(tmp_path / "a.flac").shape == audio.shape
 
 

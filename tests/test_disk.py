@@ -3,18 +3,19 @@
 import math
 from pathlib import Path
 
-import disk_model as model
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import disk_model as model
 from sepstream import disk
 from sepstream.disk import Annulus, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Side
 from sepstream.errors import ExpressionError
 
 ORACLE = Path(__file__).parents[2] / "shared" / "oracles" / "hyper_oracle.npz"
 RIM_BOUND = 3e-4  # float32 at 0.999 of the disk: half an ulp of a coordinate, 3e-8, is 6e-5 of distance
+CALM = settings(deadline=None)  # on a busy machine, too
 coordinate = st.floats(-0.5, 0.5, width=32)  # so that a moved point stays within 0.98
 points = st.tuples(coordinate, coordinate)
 
@@ -95,6 +96,7 @@ def test_the_trained_head_agrees(curvature):
     np.testing.assert_allclose(disk.logits(found, model.spec(curvature, scale, vectors)), logits.numpy(), atol=1e-4)
 
 
+@settings(CALM)
 @given(points, points, points)
 def test_distance_is_a_metric_that_translations_and_turns_keep(a, b, move):
     x, y = np.array([a]), np.array([b])
@@ -107,6 +109,7 @@ def test_distance_is_a_metric_that_translations_and_turns_keep(a, b, move):
     np.testing.assert_allclose(turned, near, rtol=1e-6)
 
 
+@settings(CALM)
 @given(points, points, st.floats(0, 360), st.floats(-2, 2))
 def test_a_line_moves_with_its_points(p, a, angle, offset):
     """The signed distance to a geodesic does not change when both are turned by an angle."""

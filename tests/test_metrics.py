@@ -66,7 +66,9 @@ def test_torchmetrics_agrees() -> None:
     torch = pytest.importorskip("torch")
     functional = pytest.importorskip("torchmetrics.functional.audio")
     target, estimate = noise(1, 8, 3000) + 0.3, noise(2, 8, 3000) + noise(1, 8, 3000)
-    theirs = functional.scale_invariant_signal_distortion_ratio(torch.from_numpy(estimate), torch.from_numpy(target), zero_mean=True)
+    theirs = functional.scale_invariant_signal_distortion_ratio(
+        torch.from_numpy(estimate), torch.from_numpy(target), zero_mean=True
+    )
     np.testing.assert_allclose([si_sdr(e, t) for e, t in zip(estimate, target, strict=True)], theirs.numpy(), atol=1e-9)
 
 

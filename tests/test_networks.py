@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from streaming_contract import Stage, verify
 
 from sepstream.errors import DataError
 from sepstream_training.losses import class_masks
 from sepstream_training.models import StreamingNetwork, build
 from sepstream_training.models.disk_head import MAX_RADIUS, DiskHead
+from streaming_contract import Stage, verify
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_oracle.npz"
 

@@ -26,10 +26,11 @@ F32 = NDArray[np.float32]
 I32 = NDArray[np.int32]
 
 # What libsndfile can open. Not here: .raw says nothing about itself, .mat is rarely sound.
-SUFFIXES = frozenset(
-    ".wav .wave .bwf .rf64 .w64 .aif .aiff .aifc .au .snd .flac .ogg .oga .opus .mp3 .caf .voc .svx .8svx .iff "
-    ".paf .pvf .xi .htk .sds .avr .sd2 .wve .nist .sph .ircam .sf".split()
-)
+_OPENED = """
+.wav .wave .bwf .rf64 .w64 .aif .aiff .aifc .au .snd .flac .ogg .oga .opus .mp3 .caf .voc .svx .8svx .iff
+.paf .pvf .xi .htk .sds .avr .sd2 .wve .nist .sph .ircam .sf
+"""
+SUFFIXES = frozenset(_OPENED.split())
 UNKNOWN_LENGTH = 2**62  # a FLAC written into a pipe promises about 2^63 samples
 WAV_LIMIT_BYTES = 2**32 - 2**16  # sizes in a WAV header are 32 bits; the rest is room for the header
 LEAD_MS = 10  # silence on either side of a resampled signal: longer than the filters ring
@@ -82,7 +83,7 @@ def encoding(format: str, bits: str | None = None) -> Encoding:
     return known[bits]
 
 
-class _Stream(soundfile.SoundFile):
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
     """A sound file that only runs forward. Where soundfile can seek it does so after each block, and fails at the end of
     a FLAC that is cut or of unknown length; it also stops at the promised length, even where an MP3 goes on."""
 
@@ -100,7 +101,7 @@ class AudioReader:
         self.samples = self._file.frames if self._file.frames < UNKNOWN_LENGTH else _count(path)
         if not self.samples:
             self.close()
-            raise AudioFileError(f"'{path}' holds no samples; expected at least one; record or export it again")
+            raise self._silent()
 
     def __enter__(self) -> Self:
         return self
@@ -117,10 +118,16 @@ class AudioReader:
             self._check_finite(block)
             self.position += len(block)
             yield np.ascontiguousarray(block.T)
+        if not self.position:
+            raise self._silent()
+
+    def _silent(self) -> AudioFileError:
+        return AudioFileError(f"'{self.path}' holds no samples; expected at least one; record or export it again")
 
     def _read(self, size: int) -> F32:
         try:
-            return self._file.read(size, dtype="float32", always_2d=True)
+            block: F32 = self._file.read(size, dtype="float32", always_2d=True)
+            return block
         except soundfile.LibsndfileError as error:
             raise AudioFileError(f"'{self.path}' is damaged at {self._seconds(0)} ({_reason(error)}); export it again") from None
 
@@ -182,7 +189,9 @@ class AudioWriter:
     the expected length (a WAV beyond 4 GiB becomes RF64). ``clipped`` counts samples beyond full scale, in integer formats.
     """
 
-    def __init__(self, path: Path, rate_hz: int, channels: int, *, samples: int, format: str = "wav", bits: str | None = None) -> None:
+    def __init__(
+        self, path: Path, rate_hz: int, channels: int, *, samples: int, format: str = "wav", bits: str | None = None
+    ) -> None:
         self.path, self.position, self.clipped = path, 0, 0
         self._encoding = encoding(format, bits)
         _check_limits(path, format, rate_hz, channels)
@@ -221,10 +230,10 @@ class AudioWriter:
 
     def write(self, block: F32) -> None:
         """Append (channels, n) samples. Integer formats round to the nearest code; beyond full scale they clip and count."""
-        samples = np.ascontiguousarray(block.T)
+        samples: F32 | I32 = np.ascontiguousarray(block.T)
         if bits := self._encoding.integer_bits:
             self.clipped += int(np.count_nonzero(np.abs(samples) > 1))
-            samples = quantize(samples, bits)
+            samples = quantize(block.T, bits)
         try:
             self._file.write(samples)
         except (soundfile.LibsndfileError, AssertionError) as error:  # soundfile asserts that all was written
@@ -250,7 +259,7 @@ class AudioWriter:
 
     def _publish(self) -> None:
         try:
-            os.replace(self._hidden, self.path)
+            self._hidden.replace(self.path)
         except OSError as error:
             raise unwritable(self.path, error) from None
 
@@ -281,8 +290,8 @@ def quantize(samples: F32, bits: int) -> I32:
     libsndfile would scale by 2^(bits-1) - 1 and round down; this way a 16-bit file comes back bit for bit.
     """
     full = 2.0 ** (bits - 1)
-    codes = np.clip(np.rint(samples * np.float32(full)), -full, full - 1)
-    return codes.astype(np.int32) << (32 - bits)
+    codes: I32 = np.clip(np.rint(samples * np.float32(full)), -full, full - 1).astype(np.int32, order="C")
+    return codes << np.int32(32 - bits)
 
 
 def _check_limits(path: Path, format: str, rate_hz: int, channels: int) -> None:
@@ -314,11 +323,15 @@ class Resampler:
 
     def process(self, block: F32) -> F32:
         """(lanes, n) -> (lanes, m)"""
-        return self._stream.resample_chunk(np.ascontiguousarray(block.T)).T
+        return self._convert(block, last=False)
 
     def flush(self) -> F32:
         """The end of the signal; use a fresh Resampler for the next one."""
-        return self._stream.resample_chunk(np.zeros((0, self._lanes), np.float32), last=True).T
+        return self._convert(np.zeros((self._lanes, 0), np.float32), last=True)
+
+    def _convert(self, block: F32, last: bool) -> F32:
+        converted: F32 = self._stream.resample_chunk(np.ascontiguousarray(block.T), last=last)
+        return converted.T
 
 
 def resample(blocks: Iterable[F32], from_hz: int, to_hz: int, lanes: int) -> Iterator[F32]:

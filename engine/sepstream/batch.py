@@ -6,10 +6,11 @@ Called by cli.py on the main thread. A child process works alone: its own model,
 import os
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from multiprocessing import get_context
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -37,7 +38,7 @@ class RenderConfig:
     preset: str | None = None
     provider: str = "auto"
     jobs: int = 1
-    options: RenderOptions = RenderOptions()
+    options: RenderOptions = field(default_factory=RenderOptions)
 
 
 class Task(NamedTuple):
@@ -51,7 +52,7 @@ Outcome = RenderReport | AudioFileError
 Watch = Callable[[Task, float], None]  # told the fraction done of a task
 
 
-def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Iterator[tuple[Task, Outcome]]:
+def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Generator[tuple[Task, Outcome], None, None]:
     """Render every task; an AudioFileError concerns one file, any other SepstreamError ends the run."""
     bundle = load_bundle(config.model)
     compile(choose(config, bundle), bundle)  # a wrong name is told before the first file
@@ -61,7 +62,7 @@ def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Ite
     else:
         render = _renderer(config)
         for task in tasks:
-            yield task, render(task, lambda fraction, task=task: watch(task, fraction))
+            yield task, render(task, partial(watch, task))
 
 
 def choose(config: RenderConfig, bundle: Bundle) -> Selection:
@@ -79,32 +80,39 @@ def plan(inputs: Sequence[Path], out: Path) -> list[Task]:
     The name is the file's without suffix. Inputs that share it (whatever the case) are told apart by their suffix and as
     many of their parent folders as it takes: song/, or song.wav/ and song.flac/, or live/song.wav/ and studio/song.wav/.
     """
-    files = {Path(os.path.abspath(file)): file for path in inputs for file in find(path, out)}
+    files = {_place(file): file for path in inputs for file in find(path, out)}
     depths = dict.fromkeys(files, 0)
-    while shared := _shared({place: _name(place, depth) for place, depth in depths.items()}):
+    while shared := _shared(depths):
         for place in shared:
             depths[place] += 1
     return [Task(file, _name(place, depths[place])) for place, file in files.items()]
 
 
+def _place(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, and their own names are wanted
+
+
 def _name(place: Path, depth: int) -> Path:
-    return Path(*place.parts[-depth:]) if depth else Path(place.stem)
+    """The stem, or so many of the path's last parts; never the root."""
+    return Path(*place.parts[1:][-depth:]) if depth else Path(place.stem)
 
 
-def _shared(names: dict[Path, Path]) -> list[Path]:
-    count = Counter(str(name).casefold() for name in names.values())
-    return [place for place, name in names.items() if count[str(name).casefold()] > 1]
+def _shared(depths: dict[Path, int]) -> list[Path]:
+    """Places whose names are not theirs alone and can still grow."""
+    names = {place: str(_name(place, depth)).casefold() for place, depth in depths.items()}
+    count = Counter(names.values())
+    return [place for place, name in names.items() if count[name] > 1 and depths[place] < len(place.parts) - 1]
 
 
 def find(path: Path, out: Path) -> list[Path]:
     """The sound files below a folder, sorted, without hidden ones and without the output folder; or the path itself."""
     if not path.is_dir():
         return [path]
-    if os.path.abspath(path) == os.path.abspath(out):
-        raise AudioFileError(f"'{path}' is both input and output folder; its stems would be inputs next time; choose another --out")
+    if _place(path) == _place(out):
+        raise AudioFileError(f"'{path}' is input and output folder; its stems would be the next inputs; choose another --out")
     files = []
     for folder, folders, names in os.walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and os.path.abspath(Path(folder, f)) != os.path.abspath(out))
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and _place(Path(folder, f)) != _place(out))
         files += [Path(folder, n) for n in sorted(names) if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES]
     return files or [path]  # the reader tells that a folder is no sound file
 
@@ -155,7 +163,7 @@ class Crew:
         context = get_context("spawn")  # a fork would copy the locks of threads without the threads
         ours, theirs = context.Pipe()
         child = context.Process(target=_child, args=(self._config, theirs))
-        with _interrupts_held():
+        with _signals_held():
             child.start()
         theirs.close()
         self._children.append((child, ours))
@@ -195,7 +203,7 @@ class Crew:
             pipe.close()
         for child, _ in self._children:
             child.join(FAREWELL_S)
-            child.terminate()
+            child.kill()
             child.join()
 
 
@@ -205,12 +213,14 @@ def _child(config: RenderConfig, pipe: Connection) -> None:
         render = _renderer(config)
         while True:
             pipe.send(render(pipe.recv(), pipe.send))
+    except (EOFError, ConnectionError, KeyboardInterrupt):
+        return  # the parent is gone or wants no more; what was begun is already deleted
     except SepstreamError as error:
-        pipe.send(error)
-    except (EOFError, OSError, KeyboardInterrupt):
-        pass  # the parent is gone or wants no more; what was begun is already deleted
+        last = error
     except Exception as error:
-        pipe.send(SepstreamError(defect(error)))
+        last = SepstreamError(defect(error))
+    with suppress(ConnectionError):
+        pipe.send(last)
 
 
 def defect(error: Exception) -> str:
@@ -223,12 +233,13 @@ def defect(error: Exception) -> str:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits; a child started meanwhile never hears it. Its parent does, and decides."""
+def _signals_held() -> Iterator[None]:
+    """Ctrl-C and its like wait. A child started meanwhile never hears them: its parent does, and closes the pipe."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # or the first child's start would, and let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
 """The commands: flags -> a frozen config -> one call -> lines of result. Heavy imports wait until the flags are read."""
+# ruff: noqa: PLC0415
 
 import argparse
 import json
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .render import BusReport, RenderReport
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+PIPE_COLUMNS = 160  # where nobody can tell how wide a line may be
 
 
 class _Parser(argparse.ArgumentParser):
@@ -41,6 +43,8 @@ def render_main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except SepstreamError as error:
         return _fail("sep-render", str(error), USAGE)
+    except OSError as error:
+        return _fail("sep-render", str(error), FAILED)
     except Exception as error:
         from .batch import defect
 
@@ -133,7 +137,7 @@ def _rounded(number: float | None) -> float | None:
 
 
 class Screen:
-    """What the user sees: on a terminal a bar and in the end a table, in a pipe one line per file; trouble goes to stderr."""
+    """What the user sees: on a terminal a bar and in the end one table, in a pipe a table per file; trouble goes to stderr."""
 
     def __init__(self, as_json: bool) -> None:
         self._json = as_json
@@ -170,7 +174,7 @@ class Screen:
         elif sys.stdout.isatty():
             self._reports.append(report)
         else:
-            _print(summary(report))
+            print_table([report])
 
     def complain(self, task: "Task", message: str) -> None:
         self._forget(task)
@@ -197,14 +201,6 @@ def _bar() -> "Progress":
     return Progress(*columns, console=Console(stderr=True), transient=True)
 
 
-def summary(report: "RenderReport") -> str:
-    """One line: what was made of one file."""
-    if not report.buses:
-        return f"{report.file}: all files kept"
-    buses = " ".join(bus.name for bus in report.buses)
-    return f"{report.file} -> {report.buses[0].path.parent}: {buses} | {_speed(report)}, {_latency(report)}, {report.provider}"
-
-
 def print_table(reports: Sequence["RenderReport"]) -> None:
     """Bus, file, level, real-time factor, latency and provider, on stdout."""
     from rich import box
@@ -220,8 +216,11 @@ def print_table(reports: Sequence["RenderReport"]) -> None:
         facts = (_speed(report), _latency(report), report.provider)
         for bus in report.buses:
             table.add_row(bus.name, Text(str(bus.path), overflow="fold"), _level(bus), *facts)
+    console = Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS)
+    with console.capture() as text:
+        console.print(table)
     if table.row_count:
-        Console().print(table)
+        _write(text.get())
 
 
 def _level(bus: "BusReport") -> str:
@@ -246,10 +245,10 @@ def _fail(command: str, message: str, status: int) -> int:
     return status
 
 
-def _print(line: str) -> None:
+def _write(text: str) -> None:
     """On stdout, whatever its encoding makes of a file's name."""
     coding = sys.stdout.encoding or "utf-8"
-    print(_one_line(line).encode(coding, "backslashreplace").decode(coding), flush=True)
+    print(text.encode(coding, "backslashreplace").decode(coding), end="", flush=True)
 
 
 def _one_line(text: str) -> str:

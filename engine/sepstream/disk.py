@@ -214,7 +214,7 @@ class Annulus(Region):
 
 @dataclass(frozen=True)
 class Certain(Region):
-    """A band of certainty, which is the norm of the disk point: 0 at the centre, RIM at the rim."""
+    """A band of certainty, which is the norm of the disk point; bins clipped at RIM count as certain, 1."""
 
     call = "certain"
     low: float
@@ -227,8 +227,10 @@ class Certain(Region):
         return f"{shortest(self.low)}..{shortest(self.high)}"
 
     def band(self) -> Band:
-        low = 2 * math.atanh(min(self.low, RIM)) if self.low else -math.inf
-        return Band((1.0, 0.0, 0.0), "point", low, 2 * math.atanh(self.high) if self.high < RIM else math.inf)
+        sure = RIM - 1e-6  # clipped bins are beyond it, however they are rounded
+        low = 2 * math.atanh(min(self.low, sure)) if self.low else -math.inf
+        high = 2 * math.atanh(self.high) if self.high < sure else math.inf
+        return Band((1.0, 0.0, 0.0), "point", low, high)
 
 
 @dataclass(frozen=True)

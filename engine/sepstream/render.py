@@ -97,7 +97,7 @@ def render_file(
         start = time.perf_counter()
         buses = _write_buses(reader, pipeline, wanted, options, progress) if wanted else ()
         taken = time.perf_counter() - start
-    seconds = (reader.position or reader.samples) / reader.rate_hz
+    seconds = (reader.position if wanted else reader.samples) / reader.rate_hz
     return RenderReport(
         file=source,
         seconds=seconds,
@@ -133,9 +133,9 @@ def separate(reader: AudioReader, pipeline: Pipeline) -> Iterator[F32]:
     separated = _drop(resample(separated, model_hz, file_hz, lanes), lead)
     given = 0
     for block in separated:
-        block = block[:, : reader.position - given]
-        given += block.shape[1]
-        yield block.reshape(len(pipeline.buses), reader.channels, block.shape[1])
+        length = min(block.shape[1], reader.position - given)
+        given += length
+        yield block[:, :length].reshape(len(pipeline.buses), reader.channels, length)
     assert given == reader.position
 
 
@@ -208,7 +208,7 @@ def _folder(path: Path) -> Iterator[None]:
 def _spare_the_input(source: Path, wanted: dict[str, Path]) -> None:
     for path in wanted.values():
         if path.exists() and path.samefile(source):
-            raise AudioFileError(f"'{path}' is the input itself; expected another place for bus '{path.stem}'; choose another --out")
+            raise AudioFileError(f"'{path}' is the input itself, and bus '{path.stem}' needs another place; choose another --out")
 
 
 def _missing_end(reader: AudioReader) -> list[str]:
@@ -219,7 +219,11 @@ def _missing_end(reader: AudioReader) -> list[str]:
 
 
 def _clipping(buses: Sequence[BusReport]) -> list[str]:
-    return [f"'{bus.path}': {bus.clipped} samples beyond full scale were clipped; use 32f bits" for bus in buses if bus.clipped]
+    return [
+        f"'{bus.path}': {bus.clipped} samples beyond full scale were clipped; wav with 32f bits keeps them"
+        for bus in buses
+        if bus.clipped
+    ]
 
 
 class Meter:

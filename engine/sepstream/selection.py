@@ -56,7 +56,9 @@ class Bus:
         if not (isinstance(self.name, str) and BUS_NAME.fullmatch(self.name)):
             raise ExpressionError(f"bus name {quoted(self.name)}; expected 1 to 64 letters, digits, _ and -")
         if self.name.lower() == RESIDUAL:
-            raise ExpressionError(f"bus name '{self.name}' is kept for what the others leave; expected another name, or residual = true")
+            raise ExpressionError(
+                f"bus name '{self.name}' is kept for what the others leave; expected another name, or residual = true"
+            )
         for name, (low, high) in LIMITS.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:

@@ -1,4 +1,8 @@
-"""The command ``sep-train``: a recipe's name and overrides -> a Recipe -> one run -> one line."""
+"""The command ``sep-train``: a recipe's name and overrides -> a Recipe -> one run -> one line.
+
+What takes long to import is imported when it is needed, so that --help and mistakes answer at once.
+"""
+# ruff: noqa: PLC0415
 
 import argparse
 import logging

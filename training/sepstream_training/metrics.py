@@ -4,8 +4,6 @@ Scale-invariant SDR after Le Roux, Wisdom, Erdogan, Hershey 2019 (SDR: half-bake
 rules of hyper-unmix (arXiv 2212.05008) on which pairs count.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -36,6 +34,7 @@ def is_silent(signal: ArrayLike) -> bool:
     return bool(np.square(np.asarray(signal, np.float64)).sum() < SILENCE)
 
 
-def _centred(signal: ArrayLike) -> NDArray[Any]:
+def _centred(signal: ArrayLike) -> NDArray[np.float64]:
     x = np.asarray(signal, np.float64)
-    return x - x.mean(axis=-1, keepdims=True)
+    mean: NDArray[np.float64] = x.mean(axis=-1, keepdims=True)
+    return x - mean

@@ -106,7 +106,7 @@ class Recipe:
     follow_hz: tuple[float, float] = (6000.0, 8000.0)  # the band that the bins above follow
     seed: int = 1
     data: DataSpec = DataSpec()
-    mix: MixSpec = MixSpec()
+    mix: MixSpec = field(default_factory=MixSpec)
     model: ModelSpec = ModelSpec()
     loss: LossSpec = LossSpec()
     train: TrainSpec = TrainSpec()
@@ -117,6 +117,8 @@ class Recipe:
         _expect(self.stft.hop_samples % self.divisor == 0, "divisor", self.divisor, f"a divisor of {self.stft.hop_samples}")
         bins, top_hz = self.training_stft.bins, self.band_bins * self.sample_rate_hz / self.stft.analysis_samples
         _expect(1 <= self.band_bins <= bins, "band_bins", self.band_bins, f"1 to {bins}, half the training rate")
+        shortest = 2 * self.stft.analysis_samples / self.sample_rate_hz
+        _expect(self.mix.seconds >= shortest, "mix.seconds", self.mix.seconds, f"{shortest:.3g} or more, two frames")
         low, high = self.follow_hz
         _expect(0 <= low < high <= top_hz, "follow_hz", self.follow_hz, f"low < high <= {top_hz:g}, the top of the band")
 

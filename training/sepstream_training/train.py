@@ -1,6 +1,6 @@
 """One training run, from seed to checkpoint. Lightning turns the crank; what is learned is below."""
 
-import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,14 +12,12 @@ from torch import Tensor
 
 from sepstream.errors import DataError
 
-from .callbacks import LastCheckpoint, Progress, Report, Stopped, StopOnSignal, quiet_lightning
+from .callbacks import LastCheckpoint, Progress, Report, StopOnSignal, Stopped, quiet_lightning
 from .data.library import Library, blend, generate_library, load_library
 from .data.loader import training_batches, validation_batches
 from .losses import Scene, class_masks, make_scene, mask_loss, sdr_loss
 from .models import StreamingNetwork, build
 from .recipe import Recipe, recipe_from_tree, recipe_to_tree
-
-log = logging.getLogger(__name__)
 
 
 class Spectra:
@@ -109,18 +107,15 @@ def train(recipe: Recipe, out: Path, resume: Path | None = None, progress: bool 
     if resume:
         _load(module, resume)
     train_sounds, valid_sounds = sounds(recipe, "train"), sounds(recipe, "valid")
-    with quiet_lightning():
+    with quiet_lightning(), suppress(Stopped):
         trainer = _trainer(recipe, last, seen, progress)
-        try:
-            trainer.fit(
-                module,
-                training_batches(train_sounds, recipe, seen),
-                validation_batches(valid_sounds, recipe),
-                ckpt_path=resume,
-                weights_only=True,
-            )
-        except Stopped:
-            log.debug("stopped at step %d", trainer.global_step)
+        trainer.fit(
+            module,
+            training_batches(train_sounds, recipe, seen),
+            validation_batches(valid_sounds, recipe),
+            ckpt_path=resume,
+            weights_only=True,
+        )
     return Trained(last, trainer.global_step)
 
 
@@ -161,8 +156,8 @@ def sounds(recipe: Recipe, split: str) -> Library:
     spec, rate_hz = recipe.data, recipe.training_rate_hz
 
     def generated() -> Library:
-        seconds, engine = spec.synthetic_seconds, spec.synthetic_engine
-        return generate_library(recipe.leaves, split, spec.synthetic_clips, seconds, rate_hz, engine)
+        count, seconds, engine = spec.synthetic_clips, spec.synthetic_seconds, spec.synthetic_engine
+        return generate_library(recipe.leaves, split, rate_hz, count=count, seconds=seconds, engine=engine)
 
     if spec.root == "synthetic":
         return generated()
@@ -216,6 +211,6 @@ def _read(checkpoint: Path) -> dict[str, Any]:
         if not {"state_dict", "hyper_parameters", "global_step"} <= state.keys() or "recipe" not in state["hyper_parameters"]:
             raise ValueError("no recipe in it")
     except Exception as error:  # torch raises many kinds for a file that is none of its own
-        reason = str(error).splitlines()[0]
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"checkpoint '{checkpoint}' cannot be read ({reason}); expected one written by sep-train") from None
     return state

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -71,19 +72,16 @@ def load_library(root: Path, split: str, folders: Mapping[str, str], rate_hz: in
     return _by_class((name, Clip(cached, group)) for (name, _, group), (cached, _) in zip(entries, jobs, strict=True))
 
 
-def generate_library(names: Iterable[str], split: str, count: int, seconds: float, rate_hz: int, engine: str = "auto") -> Library:
+def generate_library(
+    names: Iterable[str], split: str, rate_hz: int, *, count: int, seconds: float, engine: str = "auto"
+) -> Library:
     """``count`` clips of each class from the generator. Clip n of every instrument comes from song n of ``split``.
 
     Raises DataError for a class or engine that the generator does not know.
     """
-    clips, jobs = [], []
-    for name in names:
-        for index in range(count):
-            cached = _generated_path(name, split, index, seconds, rate_hz, engine)
-            jobs.append((cached, partial(_perform, name, split, index, seconds, rate_hz, engine)))
-            clips.append((name, Clip(cached, f"{split} song {index}" if name in synthetic.PARTS else "")))
-    _fill_cache(jobs)
-    return _by_class(clips)
+    takes = [Take(name, split, number, seconds, rate_hz, engine) for name in names for number in range(count)]
+    _fill_cache((take.cached, take.perform) for take in takes)
+    return _by_class((take.name, Clip(take.cached, take.group)) for take in takes)
 
 
 def blend(one: Library, other: Library, share: float) -> Library:
@@ -154,26 +152,38 @@ def _decode(path: Path, rate_hz: int) -> F32:
 # ---- the generator's sounds -------------------------------------------------------------------------------------------
 
 
-def _generated_path(name: str, split: str, index: int, seconds: float, rate_hz: int, engine: str) -> Path:
-    """The key holds the generator's source and whether programs play: what changes the sound, changes the key."""
-    return _cache_path(
-        f"{_generator_version()}|{engine}|{synthetic.missing_package(name)}|{name}|{split}|{index}|{seconds}|{rate_hz}"
-    )
+class Take(NamedTuple):
+    """One performance of the generator; instruments with the same ``number`` read from one score."""
+
+    name: str
+    split: str
+    number: int
+    seconds: float
+    rate_hz: int
+    engine: str
+
+    @property
+    def group(self) -> str:
+        return f"{self.split} song {self.number}" if self.name in synthetic.PARTS else ""
+
+    @property
+    def cached(self) -> Path:
+        """The key holds the generator's source and whether programs play: what changes the sound changes the key."""
+        return _cache_path("|".join(map(str, (_generator_version(), synthetic.missing_package(self.name), *self))))
+
+    def perform(self) -> F32:
+        seed = [int(self.split == "valid"), self.number]
+        if self.name in synthetic.PARTS:
+            song = synthetic.compose(np.random.default_rng(seed))
+            return synthetic.play(song, self.name, self.seconds, self.rate_hz, engine=self.engine)
+        rng = np.random.default_rng([*seed, *self.name.encode()])  # two voices of one number say different things
+        return synthetic.generate(self.name, self.seconds, self.rate_hz, rng, engine=self.engine)
 
 
 @cache
 def _generator_version() -> str:
     sources = [Path(str(module.__file__)).read_bytes() for module in (synthetic, smf)]
     return hashlib.sha256(b"".join(sources)).hexdigest()
-
-
-def _perform(name: str, split: str, index: int, seconds: float, rate_hz: int, engine: str) -> F32:
-    """Voice or instrument number ``index``; instruments of one number read from one score."""
-    seed = [int(split == "valid"), index]
-    if name in synthetic.PARTS:
-        song = synthetic.compose(np.random.default_rng(seed))
-        return synthetic.play(song, name, seconds, rate_hz, engine=engine)
-    return synthetic.generate(name, seconds, rate_hz, np.random.default_rng([*seed, *name.encode()]), engine=engine)
 
 
 # ---- the cache --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ class BandSplit(StreamingNetwork):
     def __init__(
         self,
         classes: int,
+        *,
         bands: Sequence[Sequence[int]],
         width: int = 64,
         units: int = 64,
@@ -52,8 +53,8 @@ class BandSplit(StreamingNetwork):
     def embed(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         x, new_state = self._split(features), []
         for block, h, c in zip(self.blocks, state[::2], state[1::2], strict=True):
-            x, h, c = block(x, h, c)
-            new_state += [h, c]
+            x, *after = block(x, h, c)
+            new_state += after
         return self._join(x), new_state
 
     def _split(self, features: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ class DiskHead(nn.Module):
 
     def scale(self) -> Tensor:
         """(classes,): steepness of each class, 2|a| at curvature 1 and 4|a| in Euclid."""
-        steep = self.normal.norm(dim=1)
+        steep: Tensor = self.normal.norm(dim=1)
         return 4 * steep if self.euclidean else 2 * steep * torch.exp(-0.5 * self.log_curvature)
 
     def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:

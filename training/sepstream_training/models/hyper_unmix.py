@@ -21,6 +21,7 @@ class HyperUnmix(StreamingNetwork):
     def __init__(
         self,
         classes: int,
+        *,
         bins: int = 342,
         units: int = 400,
         layers: int = 3,
@@ -44,6 +45,6 @@ class HyperUnmix(StreamingNetwork):
     def embed(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         x, new_state = features, []
         for index, (layer, h, c) in enumerate(zip(self.layers, state[::2], state[1::2], strict=True)):
-            x, h, c = layer(self.dropout(x) if index else x, h, c)
-            new_state += [h, c]
+            x, *after = layer(self.dropout(x) if index else x, h, c)
+            new_state += after
         return self.linear(x).view(-1, self.dim, self.bins), new_state
