@@ -22,7 +22,8 @@ C64 = NDArray[np.complex64]
 
 def _cache_is_writable() -> bool:
     """Point Numba at a per-user cache; where none can be written, kernels are compiled anew in each process."""
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "sepstream" / "numba")
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or caches / "sepstream" / "numba")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -37,6 +38,36 @@ _CACHE = _cache_is_writable()
 
 def kernel(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, cache=_CACHE, fastmath={"contract", "arcp", "nsz"})(function)
+
+
+@kernel
+def is_sound(audio: F32, loudest: float) -> bool:
+    """Whether no sample of (channels, samples) is NaN, infinite or beyond ``loudest``."""
+    for c in range(audio.shape[0]):
+        for i in range(audio.shape[1]):
+            if not abs(audio[c, i]) <= loudest:
+                return False
+    return True
+
+
+@kernel
+def cut_frames(history: F32, block: F32, window: F32, frames: F32, newest: F32) -> None:
+    """(channels, analysis - hop) history, (channels, hops * hop) block -> windowed (hops, channels, analysis) ``frames``,
+    and ``newest``, the history of the next call."""
+    hops, channels, length = frames.shape
+    past = history.shape[1]
+    hop = length - past
+    for c in range(channels):
+        for h in range(hops):
+            at = h * hop
+            old = max(0, past - at)  # samples of this frame that are history
+            for i in range(old):
+                frames[h, c, i] = history[c, at + i] * window[i]
+            for i in range(old, length):
+                frames[h, c, i] = block[c, at + i - past] * window[i]
+        fed = hops * hop
+        for i in range(past):
+            newest[c, i] = history[c, i + fed] if i + fed < past else block[c, i + fed - past]
 
 
 @kernel
@@ -97,18 +128,19 @@ def overlap_add(frames: F32, window: F32, overlap: F32, out: F32) -> None:
 
 @kernel
 def ramp_gains(audio: F32, gain: F32, target: F32, slope: float) -> None:
-    """Scale (lanes, samples) in place; each lane's ``gain`` walks to its ``target`` by ``slope`` per sample."""
-    for n in range(audio.shape[0]):
-        g, goal = gain[n], target[n]
-        if g == goal:
-            if goal != 1.0:
-                for i in range(audio.shape[1]):
-                    audio[n, i] *= goal
+    """Scale (buses, channels, samples) in place; each bus's ``gain`` walks to its ``target`` by ``slope`` per sample."""
+    buses, channels, samples = audio.shape
+    for b in range(buses):
+        goal, g = target[b], gain[b]
+        if g == goal == 1.0:
             continue
-        for i in range(audio.shape[1]):
-            g = min(g + slope, goal) if g < goal else max(g - slope, goal)
-            audio[n, i] *= g
-        gain[n] = g
+        step = np.float32(slope)
+        for c in range(channels):
+            g = gain[b]
+            for i in range(samples):
+                g = min(g + step, goal) if g < goal else max(g - step, goal)
+                audio[b, c, i] *= g
+        gain[b] = g
 
 
 # The selection: what a bus takes, as a postfix program on a stack of masks (selection.py writes it). Instructions are

@@ -48,6 +48,7 @@ class Pipeline:
         self.bundle, self.channels, self.hops = bundle, channels, hops or 1
         self.program = compile(selection, bundle)
         self.buses: tuple[str, ...] = self.program.buses
+        self._targets = self.program.gains()
         self.stft = Stft(bundle.stft)
         self.separator = Separator(bundle, self.hops, provider)
         self.provider = self.separator.provider
@@ -88,7 +89,7 @@ class Pipeline:
             model=self.separator.initial_state(),
             smoothing=self.program.initial_state(),
             synthesis=self.stft.synthesis_state(buses * channels),
-            gains=self.program.gains(),
+            gains=self._targets,
             pending=np.zeros((channels, 0), np.float32),
             ready=np.zeros((buses, channels, self.block_samples), np.float32),
         )
@@ -102,7 +103,7 @@ class Pipeline:
         program = compile(selection, self.bundle)
         if program.buses != self.buses:
             raise ExpressionError(f"buses {list(program.buses)} differ from the running {list(self.buses)}; keep names and order")
-        self.program = program
+        self.program, self._targets = program, program.gains()
 
     def process(self, audio: F32) -> F32:
         """(channels, n) -> (buses, channels, n) for any n >= 0, in blocks of ``block_samples`` inside."""
@@ -127,25 +128,24 @@ class Pipeline:
         band = self.bundle.band
         kernels.apply_masks(spectra, self._masks, band.follow_low, band.follow_high, self._chosen)
         lanes, synthesis = self.stft.synthesize(self._chosen.reshape(self.hops, -1, spectra.shape[2]), now.synthesis)
-        audio, gains = self._fade(lanes, now.gains)
+        audio, gains = self._fade(lanes.reshape(len(self.buses), self.channels, -1), now.gains)
         self._state = now._replace(
             analysis=analysis, delayed=delayed, model=model, smoothing=smoothing, synthesis=synthesis, gains=gains
         )
         return audio
 
-    def _fade(self, lanes: F32, gains: F32) -> tuple[F32, F32]:
-        """(buses * channels, samples) -> (buses, channels, samples) behind the faders, and where these are now."""
-        per_lane = np.repeat(gains, self.channels)
-        kernels.ramp_gains(lanes, per_lane, np.repeat(self.program.gains(), self.channels), self._slope)
-        return lanes.reshape(len(self.buses), self.channels, -1), per_lane[:: self.channels]
+    def _fade(self, audio: F32, gains: F32) -> tuple[F32, F32]:
+        """(buses, channels, samples) behind the faders, in place, and where these are now."""
+        now = gains.copy()
+        kernels.ramp_gains(audio, now, self._targets, self._slope)
+        return audio, now
 
     def _sound(self, block: F32) -> F32:
         """The block without samples that are no sound, so that a fault never lives on in the network's memory."""
-        good = np.abs(block) <= LOUDEST  # False for NaN
-        if good.all():
+        if kernels.is_sound(block, LOUDEST):
             return block
         self.faults += 1
-        return np.where(good, block, np.float32(0))
+        return np.where(np.abs(block) <= LOUDEST, block, np.float32(0))
 
     def _warm_up(self) -> None:
         """Compile and touch everything before the first real block."""

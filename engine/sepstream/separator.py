@@ -26,7 +26,7 @@ class ModelState(NamedTuple):
     """The network's memory after some call. A running state is a view of the separator's buffers and lives until the
     second call after it; ``Separator.keep`` turns it into a value that lasts."""
 
-    arrays: tuple[Any, ...]  # numpy arrays (kept) or ORT values (running), in the order of the graph's states
+    arrays: tuple[Any, ...]  # numpy arrays (kept) or bound buffers (running), in the order of the graph's states
     call: int  # number of the call that wrote it; -1 for a kept state
 
 
@@ -48,9 +48,9 @@ class Separator:
         self.graph = _graph(bundle, hops)
         self.session = _open_session(bundle, self.graph, provider)
         self.provider = "cuda" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
-        self._magnitude = self._value(self.graph.inputs[0].shape)
-        self._outputs = [self._value(spec.shape) for spec in self.graph.outputs[:2]]
-        self._states = [[self._value(spec.shape) for spec in self.graph.inputs[1:]] for _ in range(2)]
+        self._magnitude = self._buffer(self.graph.inputs[0].shape)
+        self._outputs = [self._buffer(spec.shape) for spec in self.graph.outputs[:2]]
+        self._states = [[self._buffer(spec.shape) for spec in self.graph.inputs[1:]] for _ in range(2)]
         self._bindings = [self._bind(turn) for turn in range(2)]
         self._options = [self._run_options(turn) for turn in range(2)]
         self._call = 0  # state set call % 2 is the newest
@@ -62,41 +62,41 @@ class Separator:
     def keep(self, state: ModelState) -> ModelState:
         """A copy of ``state`` that later calls leave alone."""
         self._check_alive(state)
-        return ModelState(tuple(np.array(_array(a)) for a in state.arrays), -1)
+        return ModelState(tuple(_read(a).copy() for a in state.arrays), -1)
 
     def step(self, magnitude: F32, state: ModelState) -> tuple[Separation, ModelState]:
         """(hops, band bins) magnitudes -> what they hold, and the state for the next call."""
         if state.call != self._call:
             self._load(state)
         turn = self._call % 2
-        self._magnitude.update_inplace(magnitude)
+        self._magnitude.write(magnitude)
         self.session.run_with_iobinding(self._bindings[turn], self._options[turn])
         self._call += 1
-        masks, embedding = (value.numpy() for value in self._outputs)
-        return Separation(masks, embedding), ModelState(tuple(self._states[1 - turn]), self._call)
+        masks, embedding = self._outputs
+        return Separation(masks.read(), embedding.read()), ModelState(tuple(self._states[1 - turn]), self._call)
 
     def _load(self, state: ModelState) -> None:
         self._check_alive(state)
-        kept = [np.ascontiguousarray(_array(a)) for a in state.arrays]
-        for value, array in zip(self._states[self._call % 2], kept, strict=True):
-            value.update_inplace(array)
+        kept = [_read(a) for a in state.arrays]
+        for buffer, array in zip(self._states[self._call % 2], kept, strict=True):
+            buffer.write(array)
 
     def _check_alive(self, state: ModelState) -> None:
         assert state.call in (-1, self._call, self._call - 1), "this state was overwritten; keep() it before two more calls"
 
-    def _value(self, shape: tuple[int, ...]) -> Any:
-        return ort.OrtValue.ortvalue_from_numpy(np.zeros(shape, np.float32), self.provider, 0)
+    def _buffer(self, shape: tuple[int, ...]) -> "_Buffer":
+        return _Buffer(shape, self.provider)
 
     def _bind(self, turn: int) -> Any:
         """Inputs from state set ``turn``, outputs into the other; by name, so the graph's own order is free."""
         binding = self.session.io_binding()
         before, after = self._states[turn], self._states[1 - turn]
-        binding.bind_ortvalue_input(self.graph.inputs[0].name, self._magnitude)
-        for spec, value in zip(self.graph.outputs[:2], self._outputs, strict=True):
-            binding.bind_ortvalue_output(spec.name, value)
+        binding.bind_ortvalue_input(self.graph.inputs[0].name, self._magnitude.value)
+        for spec, buffer in zip(self.graph.outputs[:2], self._outputs, strict=True):
+            binding.bind_ortvalue_output(spec.name, buffer.value)
         for (name_in, name_out), old, new in zip(self.graph.states, before, after, strict=True):
-            binding.bind_ortvalue_input(name_in, old)
-            binding.bind_ortvalue_output(name_out, new)
+            binding.bind_ortvalue_input(name_in, old.value)
+            binding.bind_ortvalue_output(name_out, new.value)
         return binding
 
     def _run_options(self, turn: int) -> Any:
@@ -111,8 +111,26 @@ class Separator:
             self.step(np.zeros(self.graph.inputs[0].shape, np.float32), self.initial_state())
 
 
-def _array(value: Any) -> F32:
-    return value if isinstance(value, np.ndarray) else value.numpy()
+class _Buffer:
+    """One tensor that a session is bound to. On the CPU it is this very array; on CUDA it is copied there and back."""
+
+    def __init__(self, shape: tuple[int, ...], device: str) -> None:
+        self.on_cpu = device == "cpu"
+        self.array = np.zeros(shape, np.float32)
+        self.value = ort.OrtValue.ortvalue_from_numpy(self.array, device, 0)
+
+    def write(self, array: F32) -> None:
+        if self.on_cpu:
+            np.copyto(self.array, array)
+        else:
+            self.value.update_inplace(np.ascontiguousarray(array))
+
+    def read(self) -> F32:
+        return self.array if self.on_cpu else self.value.numpy()
+
+
+def _read(state: Any) -> F32:
+    return state.read() if isinstance(state, _Buffer) else state
 
 
 def _graph(bundle: Bundle, hops: int) -> GraphSpec:

@@ -6,7 +6,6 @@ Called by pipeline.py on the worker thread. A whole signal is one block from a f
 from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from . import kernels
@@ -41,10 +40,11 @@ class Stft:
 
     def analyze(self, block: F32, state: AnalysisState) -> tuple[C64, AnalysisState]:
         """(channels, hops * hop) samples -> (hops, channels, bins) spectra, each of the frame that ends with its hop."""
-        signal = np.concatenate([state.history, block], axis=1)
-        frames = sliding_window_view(signal, self.spec.analysis_samples, axis=1)[:, :: self.spec.hop_samples]
-        spectra = np.fft.rfft(frames.swapaxes(0, 1) * self.analysis_window)
-        return spectra, AnalysisState(signal[:, block.shape[1] :])
+        channels, samples = block.shape
+        frames = np.empty((samples // self.spec.hop_samples, channels, self.spec.analysis_samples), np.float32)
+        newest = np.empty_like(state.history)
+        kernels.cut_frames(state.history, block, self.analysis_window, frames, newest)
+        return np.fft.rfft(frames), AnalysisState(newest)
 
     def synthesize(self, spectra: C64, state: SynthesisState) -> tuple[F32, SynthesisState]:
         """(hops, lanes, bins) spectra -> (lanes, hops * hop) samples, delayed by synthesis - hop against the input."""

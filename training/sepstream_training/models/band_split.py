@@ -10,14 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from .disk_head import DiskHead
-from .recurrent import DilatedLstm
+from .recurrent import Lstm
 from .streaming import StreamingNetwork
 
 
 class BandSplit(StreamingNetwork):
     """``bands`` lists (count, bins of each) from low to high; together they are ``bins``.
 
-    ``width`` features describe a band, ``units`` remember. State: h and c of each block, (dilation, B * bands, units).
+    ``width`` features describe a band, ``units`` remember.
     """
 
     def __init__(
@@ -37,7 +37,8 @@ class BandSplit(StreamingNetwork):
         self.bands = [(count, size) for count, size in bands]
         self.bins = sum(count * size for count, size in self.bands)
         self.count = sum(count for count, _ in self.bands)
-        self.units, self.dim, self.dilation = units, dim, dilation
+        self.dim, self.dilation = dim, dilation
+        self.cells, self.rows, self.units = 2 * blocks, self.count, units
         self.norm = nn.BatchNorm1d(self.bins)
         self.encode = nn.ModuleList(BandLinear(count, size, width) for count, size in self.bands)
         self.blocks = nn.ModuleList(Block(self.count, width, units) for _ in range(blocks))
@@ -46,16 +47,12 @@ class BandSplit(StreamingNetwork):
         self.decode = nn.ModuleList(BandLinear(count, 2 * width, dim * size) for count, size in self.bands)
         self.head = DiskHead(classes, dim, curvature, trainable_curvature)
 
-    def initial_state(self, batch: int = 1, chains: int | None = None) -> list[Tensor]:
-        shape = (chains or self.dilation, batch * self.count, self.units)
-        return [torch.zeros(shape) for _ in range(2 * len(self.blocks))]
-
-    def embed(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        x, new_state = self._split(features), []
-        for block, h, c in zip(self.blocks, state[::2], state[1::2], strict=True):
-            x, *after = block(x, h, c)
-            new_state += after
-        return self._join(x), new_state
+    def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        x, after = self._split(features), []
+        for block, h, c in zip(self.blocks, cells[::2], cells[1::2], strict=True):
+            x, *new = block(x, h, c)
+            after += new
+        return self._join(x), after
 
     def _split(self, features: Tensor) -> Tensor:
         """(T, B, bins) -> (T, B, bands, width): every band of bins through weights of its own."""
@@ -85,7 +82,7 @@ class Block(nn.Module):
     def __init__(self, count: int, width: int, units: int) -> None:
         super().__init__()
         self.time_norm = nn.LayerNorm(width)
-        self.time = DilatedLstm(width, units)
+        self.time = Lstm(width, units)
         self.time_out = nn.Linear(units, width)
         self.band_norm = nn.LayerNorm(width)
         self.band_in = nn.Linear(count, 2 * count)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from .disk_head import DiskHead
-from .recurrent import DilatedLstm
+from .recurrent import Lstm
 from .streaming import StreamingNetwork
 
 
 class HyperUnmix(StreamingNetwork):
-    """``layers`` LSTMs of ``units`` over all bins. State: h and c of each layer, (dilation, B, units).
+    """``layers`` LSTMs of ``units`` over all bins.
 
     ``dropout`` acts between the layers, in training only. The outputs of ``linear`` are ordered (dim, bins).
     """
@@ -32,19 +32,17 @@ class HyperUnmix(StreamingNetwork):
         trainable_curvature: bool = False,
     ) -> None:
         super().__init__()
-        self.bins, self.units, self.dim, self.dilation = bins, units, dim, dilation
+        self.bins, self.dim, self.dilation = bins, dim, dilation
+        self.cells, self.rows, self.units = 2 * layers, 1, units
         self.norm = nn.BatchNorm1d(bins)
-        self.layers = nn.ModuleList(DilatedLstm(units if layer else bins, units) for layer in range(layers))
+        self.layers = nn.ModuleList(Lstm(units if layer else bins, units) for layer in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(units, dim * bins)
         self.head = DiskHead(classes, dim, curvature, trainable_curvature)
 
-    def initial_state(self, batch: int = 1, chains: int | None = None) -> list[Tensor]:
-        return [torch.zeros(chains or self.dilation, batch, self.units) for _ in range(2 * len(self.layers))]
-
-    def embed(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        x, new_state = features, []
-        for index, (layer, h, c) in enumerate(zip(self.layers, state[::2], state[1::2], strict=True)):
-            x, *after = layer(self.dropout(x) if index else x, h, c)
-            new_state += after
-        return self.linear(x).view(-1, self.dim, self.bins), new_state
+    def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        x, after = features, []
+        for index, (layer, h, c) in enumerate(zip(self.layers, cells[::2], cells[1::2], strict=True)):
+            x, *new = layer(self.dropout(x) if index else x, h, c)
+            after += new
+        return self.linear(x).view(-1, self.dim, self.bins), after

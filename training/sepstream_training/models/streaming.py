@@ -1,4 +1,4 @@
-"""What every live network shares: a whole signal is one long step, and magnitudes end up on the disk."""
+"""What every live network shares: interleaved chains, one state tensor, magnitudes in, the disk out."""
 
 import torch
 from torch import Tensor, nn
@@ -11,34 +11,59 @@ LOG_FLOOR = 1e-5  # of magnitudes, where a full-scale sine is 0.5: the network i
 class StreamingNetwork(nn.Module):
     """Magnitudes (B, T, bins) -> logits (B, T, classes, bins) and embedding u (B, T, dim, bins).
 
-    A subclass sets ``bins`` and ``dilation`` (hops between the frames of one chain), creates ``norm`` first and
-    ``head`` last, and says what its state is (``initial_state``) and what stands in between (``embed``).
+    ``dilation`` chains with shared weights take turns, frame by frame (Chang et al. 2017, Dilated Recurrent Neural
+    Networks). A long analysis window shows every chain what its neighbours saw, so nothing is lost, and training
+    runs at the rate of one chain: a network for 5 ms hops learns as cheaply as one for 16 ms hops.
+
+    The state is one tensor (chains, cells, rows, units): a queue, the next frame's chain first; cells are h and c of
+    each recurrent layer in turn. Its first axis alone decides how many chains there are: a single chain, fed every
+    third frame, is exactly one of three chains fed every frame.
+
+    A subclass creates ``norm`` first and ``head`` last, says how large its state is, and what stands in between.
     """
 
     bins: int
     dilation: int
+    cells: int  # h and c of every recurrent layer
+    rows: int  # of a cell, per signal
+    units: int
     norm: nn.BatchNorm1d
     head: DiskHead
 
-    def initial_state(self, batch: int = 1, chains: int | None = None) -> list[Tensor]:
-        """A fresh state for ``batch`` signals: h and c of each layer, each (chains, rows, units)."""
+    def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """(T, B, bins) normalised log magnitudes -> (T * B, dim, bins) tangent vectors, and the cells (1, B * rows, units)."""
         raise NotImplementedError
 
-    def embed(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """(T, B, bins) normalised log magnitudes -> (T * B, dim, bins) tangent vectors, new state."""
-        raise NotImplementedError
+    def initial_state(self, batch: int = 1, chains: int | None = None) -> Tensor:
+        """A fresh state for ``batch`` signals."""
+        return torch.zeros(chains or self.dilation, self.cells, batch * self.rows, self.units)
 
     def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
         """The whole signal: a step from a fresh state. ``chains=1`` is for frames that are ``dilation`` hops apart."""
-        state = [s.to(magnitude) for s in self.initial_state(magnitude.shape[0], chains)]
-        logits, u, _ = self.step(magnitude, state)
+        logits, u, _ = self.step(magnitude, self.initial_state(magnitude.shape[0], chains).to(magnitude))
         return logits, u
 
-    def step(self, magnitude: Tensor, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def step(self, magnitude: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next T >= 1 frames -> logits, embedding, new state; the given state is left as it was."""
         batch, frames, bins = magnitude.shape
         rows = torch.log(magnitude + LOG_FLOOR).transpose(0, 1).reshape(-1, bins)
-        v, state = self.embed(self.norm(rows).view(frames, batch, bins), state)
-        logits, u = self.head(v)
+        features = self.norm(rows).view(frames, batch, bins)
+        whole = frames // state.shape[0] * state.shape[0]  # frames in full turns; the rest advances the queue
+        parts = []
+        for turns, chains in ((features[:whole], state.shape[0]), (features[whole:], frames - whole)):
+            if turns.shape[0]:
+                v, after = self._take_turns(turns, state[:chains])
+                state = torch.cat([state[chains:], after])
+                parts.append(v)
+        logits, u = self.head(torch.cat(parts))
         shape = (frames, batch, -1, bins)
         return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1), state
+
+    def _take_turns(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the chains of ``state`` side by side, as if they were signals of one batch; (T, B, bins), T whole turns."""
+        frames, batch, bins = features.shape
+        chains = state.shape[0]
+        side_by_side = features.reshape(frames // chains, chains * batch, bins)
+        cells = state.transpose(0, 1).reshape(self.cells, 1, -1, self.units).unbind(0)
+        v, after = self.embed(side_by_side, list(cells))
+        return v, torch.stack(after).view(self.cells, chains, -1, self.units).transpose(0, 1)
