@@ -1,7 +1,18 @@
 """Set-up that every test shares."""
 
+from collections.abc import Iterator
+
+import pytest
 from hypothesis import settings
 
 # Machines that run tests are busy and differ: no deadline, and the same examples everywhere.
 settings.register_profile("sepstream", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("sepstream")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Sounds that training generates are made once for all tests, and never in the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEPSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

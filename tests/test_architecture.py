@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import sepstream
+
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = {"sepstream": ROOT / "engine", "sepstream_training": ROOT / "training", "sepstream_export": ROOT / "export"}
 
@@ -21,11 +23,11 @@ FORBIDDEN = {  # package -> top-level packages it must not import
     "sepstream_training": {"sepstream_export", "onnxruntime"},
     "sepstream_export": set(),
 }
-LAYERS = {  # runtime file -> runtime files it may import (contract, errors and paths are for anyone)
+LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> those above it that it may import, beside ANYONE
     "errors": set(),
-    "contract": {"onnxfile"},
-    "onnxfile": set(),
     "paths": set(),
+    "onnxfile": set(),
+    "contract": {"onnxfile"},
     "kernels": set(),
     "spectral": {"kernels"},
     "disk": set(),
@@ -33,6 +35,12 @@ LAYERS = {  # runtime file -> runtime files it may import (contract, errors and 
     "selection": {"disk", "expression", "kernels"},
     "separator": set(),
     "pipeline": {"kernels", "spectral", "separator", "selection"},
+    "audiofile": set(),
+    "render": {"audiofile", "pipeline", "selection"},
+    "batch": {"audiofile", "render", "selection"},
+    "cli": {"batch", "render"},
+    "describe": set(),
+    "cli_bundle": {"describe"},
 }
 ANYONE = {"contract", "errors", "paths"}
 
@@ -63,7 +71,11 @@ def test_packages_depend_in_one_direction(package: str) -> None:
 
 def test_training_knows_only_the_contract_of_the_runtime() -> None:
     known = {"sepstream.contract", "sepstream.errors"}
-    wrong = {f.name: bad for f in files("sepstream_training") if (bad := {i for i in imports(f) if i.split(".")[0] == "sepstream"} - known)}
+    wrong = {
+        f.name: bad
+        for f in files("sepstream_training")
+        if (bad := {i for i in imports(f) if i.split(".")[0] == "sepstream"} - known)
+    }
     assert not wrong
 
 
@@ -74,19 +86,36 @@ def test_a_heavy_dependency_has_one_door(dependency: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_signal_files_import_only_what_comes_before_them(name: str) -> None:
+def test_runtime_files_import_only_what_comes_before_them(name: str) -> None:
     inside = {i.split(".")[1] for i in imports(ROOMS["sepstream"] / "sepstream" / f"{name}.py") if i.startswith("sepstream.")}
     assert inside - ANYONE <= LAYERS[name]
 
 
-def test_importing_the_runtime_loads_no_torch() -> None:
-    code = "import sepstream, sepstream.pipeline, sepstream.render, sys; print(sorted({'torch', 'onnx', 'lightning'} & set(sys.modules)))"
-    path = ":".join(map(str, ROOMS.values()))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": path, "PATH": ""}, check=True)
+def test_every_runtime_file_has_its_layer_and_leans_on_those_above() -> None:
+    above: set[str] = set()
+    for name, allowed in LAYERS.items():
+        assert allowed <= above, name
+        above.add(name)
+    assert {f.stem for f in (ROOMS["sepstream"] / "sepstream").glob("*.py")} - {"__init__"} == above
+
+
+@pytest.mark.parametrize("modules", ["sepstream.batch, sepstream.cli, sepstream.cli_bundle", "sepstream_export.evaluate"])
+def test_running_and_scoring_a_bundle_loads_no_torch(modules: str) -> None:
+    code = f"import {modules}, sys; print(sorted({{'torch', 'onnx', 'lightning'}} & set(sys.modules)))"
+    env = {"PYTHONPATH": ":".join(map(str, ROOMS.values())), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_every_test_file_is_collected() -> None:
     for file in (ROOT / "tests").rglob("*.py"):
-        holds_tests = any(isinstance(n, ast.FunctionDef) and n.name.startswith("test_") for n in ast.walk(ast.parse(file.read_text())))
+        holds_tests = any(
+            isinstance(n, ast.FunctionDef) and n.name.startswith("test_") for n in ast.walk(ast.parse(file.read_text()))
+        )
         assert not holds_tests or file.name.startswith("test_"), f"{file} holds tests that pytest does not see"
+
+
+def test_the_public_names_are_there() -> None:
+    assert {name: callable(getattr(sepstream, name)) for name in sepstream.__all__} == dict.fromkeys(sepstream.__all__, True)
+    with pytest.raises(AttributeError, match="no attribute 'Pipelin'"):
+        sepstream.Pipelin  # noqa: B018

@@ -707,3 +707,13 @@ def test_sep_bundle_is_a_program(toy: Path) -> None:
     command = [sys.executable, "-m", "sepstream.cli_bundle", "check", str(toy)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": engine}, check=False)
     assert (done.returncode, done.stdout.splitlines()[-1], done.stderr) == (0, "ok", "")
+
+
+def test_a_reader_that_leaves_is_no_fault(toy: Path) -> None:
+    engine = str(Path(contract.__file__).parents[1])
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "sepstream.cli_bundle", "show", str(toy)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": engine}, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, b"")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sepstream_training.losses import Scene, class_masks, make_scene, mask_loss, sdr_loss
+from sepstream_training.losses import Scene, class_log_masks, class_masks, make_scene, mask_loss, sdr_loss
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_oracle_audio.npz"
 
@@ -68,7 +68,7 @@ def test_mask_loss_is_the_weighted_cross_entropy_to_the_dominant_class() -> None
             z = logits.detach().numpy()[b, t, level, f]
             entropy = np.log(np.exp(z).sum()) - z[np.argmax(power[b, t, level, f])]
             wanted += magnitude[b, t, f] / magnitude[b].mean() * entropy / (B * T * F)
-    assert mask_loss(logits, scene(leaves), LEVELS).item() == pytest.approx(wanted, rel=1e-10)
+    assert mask_loss(class_log_masks(logits, LEVELS), scene(leaves), LEVELS).item() == pytest.approx(wanted, rel=1e-10)
 
 
 def test_sdr_loss_is_the_decibels_of_the_masked_mixture() -> None:
@@ -95,7 +95,7 @@ def test_perfect_masks_of_separate_sources_reach_the_floor_of_30_db() -> None:
 def test_losses_do_not_care_how_loud_the_scene_is() -> None:
     logits = random_logits()
     soft, loud = scene(1e-2 * spectra()), scene(1e2 * spectra())
-    assert mask_loss(logits, soft, LEVELS).item() == pytest.approx(mask_loss(logits, loud, LEVELS).item(), rel=1e-9)
+    assert mask_loss(class_log_masks(logits, LEVELS), soft, LEVELS).item() == pytest.approx(mask_loss(class_log_masks(logits, LEVELS), loud, LEVELS).item(), rel=1e-9)
     masks = class_masks(logits, LEVELS)
     assert sdr_loss(masks, soft).item() == pytest.approx(sdr_loss(masks, loud).item(), rel=1e-9)
 
@@ -103,7 +103,7 @@ def test_losses_do_not_care_how_loud_the_scene_is() -> None:
 @pytest.mark.parametrize("gain", [0.0, 1e-20, 1.0, 1e6])
 def test_gradients_are_finite_from_silence_to_overload(gain: float) -> None:
     logits, quiet = random_logits(), scene(gain * spectra())
-    (mask_loss(logits, quiet, LEVELS) + sdr_loss(class_masks(logits, LEVELS), quiet)).backward()
+    (mask_loss(class_log_masks(logits, LEVELS), quiet, LEVELS) + sdr_loss(class_masks(logits, LEVELS), quiet)).backward()
     assert logits.grad is not None
     assert logits.grad.isfinite().all()
 
@@ -119,6 +119,6 @@ def test_mask_loss_is_seven_times_the_reference_systems() -> None:
     np.testing.assert_allclose(children.sum(axis=1), arrays["stft"], atol=1e-6)
     theirs = make_scene(torch.from_numpy(children.transpose(0, 2, 1, 3)[:, None]), [[0, 1, 2], [3, 4]])
     logits = torch.from_numpy(np.concatenate([arrays["logits_parent"], arrays["logits_child"]], axis=3).transpose(0, 1, 3, 2))
-    assert mask_loss(logits, theirs, LEVELS).item() == pytest.approx(7 * float(arrays["loss_mask"]), rel=1e-5)
+    assert mask_loss(class_log_masks(logits, LEVELS), theirs, LEVELS).item() == pytest.approx(7 * float(arrays["loss_mask"]), rel=1e-5)
     weight = theirs.magnitude / theirs.magnitude.mean(dim=(1, 2), keepdim=True)
     np.testing.assert_allclose(weight, arrays["mag_weights"], rtol=1e-3, atol=1e-4)

@@ -1,12 +1,15 @@
 """The ONNX Runtime door: bound buffers that nobody notices, and states that are values."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+
 import streaming_contract as contract
 import toy_bundle
-
 from sepstream.contract import Bundle, StftSpec, read_bundle
 from sepstream.errors import BundleError
 from sepstream.separator import Separator
@@ -47,7 +50,13 @@ def test_bound_buffers_give_what_a_plain_run_gives(bundle: Bundle) -> None:
     plain = {name: np.zeros(spec.shape, np.float32) for name, spec in zip(plain, separator.graph.inputs[1:], strict=True)}
     for frame in magnitudes(bundle, 50):
         found, state = separator.step(frame[None], state)
-        outputs = dict(zip([o.name for o in separator.session.get_outputs()], separator.session.run(None, {"magnitude": frame[None], **plain}), strict=True))
+        outputs = dict(
+            zip(
+                [o.name for o in separator.session.get_outputs()],
+                separator.session.run(None, {"magnitude": frame[None], **plain}),
+                strict=True,
+            )
+        )
         plain = {name_in: outputs[name_out] for name_in, name_out in separator.graph.states}
         np.testing.assert_array_equal(found.masks, outputs["masks"])
         np.testing.assert_array_equal(found.embedding, outputs["embedding"])
@@ -75,3 +84,18 @@ def test_a_graph_that_the_runtime_refuses_is_one_line(bundle: Bundle, tmp_path: 
     with pytest.raises(BundleError) as refusal:
         Separator(good, 1, "cpu")
     assert good.graphs[0].file in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_opening_a_model_leaves_the_arithmetic_of_its_thread_alone(tmp_path: Path) -> None:
+    """ONNX Runtime's set_denormal_as_zero makes the thread that opens the first session flush denormals for good, with
+    every thread it starts later: other people's numbers, in a host that only imported us.
+    """
+    folder = toy_bundle.make(tmp_path)
+    code = (
+        "import sys; from sepstream.contract import read_bundle; from sepstream.separator import Separator; "
+        "Separator(read_bundle(sys.argv[1]), 1, 'cpu'); print(sys.float_info.min / 2 > 0)"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1] / "engine")}
+    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    assert done.stdout.strip() == "True"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import streaming_contract as contract
 from hypothesis import given
 from hypothesis import strategies as st
 
+import streaming_contract as contract
 from sepstream.contract import GEOMETRIES, StftSpec
 from sepstream.errors import BundleError
 from sepstream.spectral import Stft

@@ -27,13 +27,6 @@ NETWORKS = {
 torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SEPSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 def run(out: Path, *arguments: str) -> int:
     return train_main(["tiny", *arguments, "--quiet", "--out", str(out)])
 

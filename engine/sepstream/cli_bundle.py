@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,10 +12,13 @@ from .errors import SepstreamError
 
 
 def bundle_main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 2 after one line on stderr when the bundle is refused."""
+    """Run the command; 0, or 2 after one line on stderr when the bundle is refused, or 1 when nobody reads the answer."""
     args = _parser().parse_args(argv)
     try:
-        print(_answer(args.command, args.model, args.json))
+        print(_answer(args.command, args.model, args.json), flush=True)
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except SepstreamError as error:
         print(f"sep-bundle: {error}", file=sys.stderr)
         return 2

@@ -10,8 +10,8 @@
 A message is one line: the thing, the value, what was expected, the next step.
 """
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class SepstreamError(Exception):

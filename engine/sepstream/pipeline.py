@@ -12,7 +12,7 @@ from . import kernels
 from .contract import Bundle
 from .errors import ExpressionError
 from .selection import Selection, compile
-from .separator import ModelState, Separator
+from .separator import ModelState, Separation, Separator
 from .spectral import AnalysisState, Stft, SynthesisState
 
 F32 = NDArray[np.float32]
@@ -55,6 +55,7 @@ class Pipeline:
         self.faults = 0  # blocks that held samples which are no sound
         self._scale = bundle.stft.magnitude_scale
         self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
+        self._block = np.zeros((channels, self.block_samples), np.float32)
         self._magnitude = np.zeros((self.hops, bundle.band.bins), np.float32)
         self._masks = np.zeros((self.hops, len(self.buses), bundle.band.bins), np.float32)
         self._chosen = np.zeros((self.hops, len(self.buses), channels, bundle.stft.bins), np.complex64)
@@ -121,31 +122,39 @@ class Pipeline:
         """(channels, block_samples) -> (buses, channels, block_samples), synthesis - hop (and look-ahead) samples later."""
         now = self._state
         spectra, analysis = self.stft.analyze(self._sound(block), now.analysis)
+        found, model = self._separate(spectra, now.model)
+        chosen, delayed, smoothing = self._choose(spectra, found, now)
+        lanes, synthesis = self.stft.synthesize(chosen, now.synthesis)
+        audio, gains = self._fade(lanes, now.gains)
+        self._state = State(analysis, delayed, model, smoothing, synthesis, gains, now.pending, now.ready)
+        return audio
+
+    def _separate(self, spectra: C64, state: ModelState) -> tuple[Separation, ModelState]:
         kernels.magnitude(spectra, self._scale, self._magnitude)
-        found, model = self.separator.step(self._magnitude, now.model)
+        return self.separator.step(self._magnitude, state)
+
+    def _choose(self, spectra: C64, found: Separation, now: State) -> tuple[C64, C64, F32]:
+        """-> (hops, buses * channels, bins) spectra of the buses, the look-ahead's delay line, the masks to smooth from."""
         smoothing = self.program.masks(found.masks, found.embedding, self._masks, now.smoothing)
         spectra, delayed = _delay(spectra, now.delayed)
         band = self.bundle.band
         kernels.apply_masks(spectra, self._masks, band.follow_low, band.follow_high, self._chosen)
-        lanes, synthesis = self.stft.synthesize(self._chosen.reshape(self.hops, -1, spectra.shape[2]), now.synthesis)
-        audio, gains = self._fade(lanes.reshape(len(self.buses), self.channels, -1), now.gains)
-        self._state = now._replace(
-            analysis=analysis, delayed=delayed, model=model, smoothing=smoothing, synthesis=synthesis, gains=gains
-        )
-        return audio
+        return self._chosen.reshape(self.hops, -1, self.bundle.stft.bins), delayed, smoothing
 
-    def _fade(self, audio: F32, gains: F32) -> tuple[F32, F32]:
-        """(buses, channels, samples) behind the faders, in place, and where these are now."""
-        now = gains.copy()
-        kernels.ramp_gains(audio, now, self._targets, self._slope)
-        return audio, now
+    def _fade(self, lanes: F32, gains: F32) -> tuple[F32, F32]:
+        """(buses * channels, samples) -> (buses, channels, samples) behind the faders, and where these are now."""
+        audio, gains = lanes.reshape(len(self.buses), self.channels, -1), gains.copy()
+        kernels.ramp_gains(audio, gains, self._targets, self._slope)
+        return audio, gains
 
     def _sound(self, block: F32) -> F32:
-        """The block without samples that are no sound, so that a fault never lives on in the network's memory."""
-        if kernels.is_sound(block, LOUDEST):
-            return block
-        self.faults += 1
-        return np.where(np.abs(block) <= LOUDEST, block, np.float32(0))
+        """The block in an array of ours (kernels are compiled for no other kind), without samples that are no sound:
+        a fault must not live on in the network's memory."""
+        np.copyto(self._block, block)
+        if not kernels.is_sound(self._block, LOUDEST):
+            self.faults += 1
+            self._block[~(np.abs(self._block) <= LOUDEST)] = 0.0
+        return self._block
 
     def _warm_up(self) -> None:
         """Compile and touch everything before the first real block."""

@@ -1,77 +1,111 @@
-"""sep-export and sep-eval: flags to one call."""
+"""sep-export and sep-eval: flags -> one call -> lines of result. Heavy imports wait until the flags are read."""
+# ruff: noqa: PLC0415
 
 import argparse
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sepstream.errors import SepstreamError
+from sepstream.contract import Bundle, load_bundle
+from sepstream.errors import DataError, SepstreamError
+
+FAILED, INTERRUPTED = 2, 130
 
 
-def export_main(argv: list[str] | None = None) -> int:
+def export_main(argv: Sequence[str] | None = None) -> int:
+    """``sep-export``: 0 and a bundle, or 2 (130 after Ctrl-C), one line on stderr, and nothing."""
     parser = argparse.ArgumentParser(prog="sep-export", description="Turn a checkpoint into a bundle, and prove that both agree.")
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the new bundle")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="written by sep-train")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new bundle")
     parser.add_argument("--name", help="name of the model (default: the folder's)")
-    parser.add_argument("--evaluate", type=Path, metavar="DATASET", help="score it on DATASET for the card")
-    parser.add_argument("--mixtures", type=int, default=60)
-    parser.add_argument("--overwrite", action="store_true")
-    return _guard(_export, parser.parse_args(argv))
+    parser.add_argument("--licence", default="", metavar="TEXT", help="whose the data is (default: the recipe's data.licence)")
+    parser.add_argument("--evaluate", metavar="DATASET", help="score it for the card, as sep-eval does")
+    parser.add_argument("--mixtures", type=_count, default=60, metavar="N", help="how many mixtures of 10 s (default 60)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the bundle that DIR is")
+    return _guard("sep-export", _export, parser.parse_args(argv))
 
 
-def eval_main(argv: list[str] | None = None) -> int:
+def eval_main(argv: Sequence[str] | None = None) -> int:
+    """``sep-eval``: 0 and a table (or JSON) on stdout, or 2 (130 after Ctrl-C) and one line on stderr."""
     parser = argparse.ArgumentParser(prog="sep-eval", description="SI-SDR of a model on fixed mixtures, as it is heard.")
-    parser.add_argument("model", help="bundle (folder or name) or checkpoint")
-    parser.add_argument("dataset", type=Path, help="folder of isolated sounds with a valid split")
-    parser.add_argument("--mixtures", type=int, default=60, help="how many mixtures of 10 s (default 60)")
-    parser.add_argument("--json", action="store_true")
-    return _guard(_evaluate, parser.parse_args(argv))
+    parser.add_argument("model", metavar="MODEL", help="a bundle (folder or name) or a checkpoint")
+    parser.add_argument("dataset", metavar="DATASET", help="folder with sounds in valid/CLASS, or: synthetic (needs no data)")
+    parser.add_argument("--mixtures", type=_count, default=60, metavar="N", help="how many mixtures of 10 s (default 60)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a Markdown table")
+    return _guard("sep-eval", _evaluate, parser.parse_args(argv))
 
 
-def _guard(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no count; expected 1 or more")
+    return int(text)
+
+
+def _guard(command: str, run: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -> int:
     try:
-        command(args)
-    except SepstreamError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        run(flags)
     except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+        print(f"{command}: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        print(f"{command}: {_in_one_line(error)}", file=sys.stderr)
+        return FAILED
     return 0
 
 
-def _export(args: argparse.Namespace) -> None:
+def _in_one_line(error: Exception) -> str:
+    words = " ".join(str(error).split())
+    if isinstance(error, SepstreamError):
+        return words
+    if isinstance(error, ModuleNotFoundError):
+        return f"the package '{error.name}' is missing; pip install 'sepstream[train]'"
+    if isinstance(error, OSError):
+        return f"{repr(error.filename) + ' ' if error.filename else ''}cannot be used ({error.strerror}); choose another place"
+    return f"internal error: {type(error).__name__}: {words}; please report it with the command that led to it"
+
+
+def _export(flags: argparse.Namespace) -> None:
+    score = _scorer(flags.evaluate, flags.mixtures) if flags.evaluate else None
+
     from .package import export
 
-    score = _scorer(args.evaluate, args.mixtures) if args.evaluate else None
-    bundle = export(args.checkpoint, args.out, name=args.name or args.out.name, evaluate=score, overwrite=args.overwrite)
-    print(f"{args.out}: parity {json.dumps(dict(bundle.parity))}")
+    name = flags.name or flags.out.resolve().name
+    bundle = export(flags.checkpoint, flags.out, name=name, licence=flags.licence, evaluate=score, overwrite=flags.overwrite)
+    print(f"{flags.out}: parity {json.dumps(dict(bundle.parity), allow_nan=False)}", flush=True)
 
 
-def _evaluate(args: argparse.Namespace) -> None:
-    from sepstream.contract import load_bundle
-
+def _evaluate(flags: argparse.Namespace) -> None:
     from .evaluate import table
+
+    score = _scorer(flags.dataset, flags.mixtures)
+    result = _score_checkpoint(Path(flags.model), score) if Path(flags.model).is_file() else score(load_bundle(flags.model))
+    print(json.dumps(result, allow_nan=False) if flags.json else f"{result.pop('about')}\n\n{table(result)}", flush=True)
+
+
+def _score_checkpoint(checkpoint: Path, score: Callable[[Bundle], dict[str, Any]]) -> dict[str, Any]:
+    """By way of a bundle, for that is what is heard."""
     from .package import export
 
-    score = _scorer(args.dataset, args.mixtures)
-    if Path(args.model).is_file():
-        with tempfile.TemporaryDirectory(prefix="sepstream-eval-") as scratch:
-            result = score(export(Path(args.model), Path(scratch) / "bundle", name="checkpoint"))
-    else:
-        result = score(load_bundle(args.model))
-    print(json.dumps(result) if args.json else f"{result.pop('about')}\n\n{table(result)}")
+    with tempfile.TemporaryDirectory(prefix="sepstream-eval-") as scratch:
+        return score(export(checkpoint, Path(scratch) / "bundle", name="checkpoint"))
 
 
-def _scorer(dataset: Path, count: int) -> Callable[[Any], dict[str, Any]]:
-    from .evaluate import evaluate, mixtures
+def _scorer(dataset: str, count: int) -> Callable[[Bundle], dict[str, Any]]:
+    """Scores a bundle on ``count`` mixtures of the data set. Raises DataError at once for a folder that is not there."""
+    from .evaluate import FLOOR_DB, PLAIN, SYNTHETIC, evaluate, mixtures
 
-    def score(bundle: Any) -> dict[str, Any]:
-        result = evaluate(bundle, mixtures(dataset, bundle, count))
-        about = f"{count} unseen mixtures of 10 s, half mono, half stereo, through the streaming path; SI-SDR in dB, means over classes present."
-        return {"about": about, **result}
-
-    return score
+    if dataset != SYNTHETIC and not Path(dataset).is_dir():
+        raise DataError(f"data set '{dataset}' is no folder; expected sounds in {dataset}/valid/CLASS, or the word {SYNTHETIC}")
+    origin = "generated" if dataset == SYNTHETIC else "unseen"
+    about = (
+        f"{count} mixtures of {PLAIN.seconds:g} s, half mono, half stereo, of {origin} sounds, through the streaming path. "
+        f"Means over the mixtures in which a class sounds, SI-SDR in dB; an output of silence counts as {FLOOR_DB:g} dB."
+    )
+    return lambda bundle: {"about": about, **evaluate(bundle, mixtures(dataset, bundle, count))}

@@ -1,22 +1,35 @@
-"""Scores of what is heard: fixed mixtures through the streaming ONNX path, beside the mixture and the oracle."""
+"""Scores of what is heard: fixed mixtures through the streaming ONNX path, beside the mixture and the oracle.
 
-from collections.abc import Iterable, Mapping
+Needs no torch: a bundle can be scored wherever it can be run.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sepstream.contract import Bundle
+from sepstream.errors import BundleError
 from sepstream.pipeline import Pipeline
 from sepstream.selection import Selection
 from sepstream.spectral import Stft
-from sepstream_training.data.library import load_library
+from sepstream_training.data.library import Library, generate_library, load_library
 from sepstream_training.data.mixing import MixSpec, draw_mixture
-from sepstream_training.metrics import si_sdr
+from sepstream_training.metrics import is_silent, si_sdr
 
 F32 = NDArray[np.float32]
+
+SYNTHETIC = "synthetic"  # in the place of a data set's folder: the generator's sounds, which need no data
+SYNTHETIC_CLIPS, SYNTHETIC_SECONDS = 4, 20.0  # of each class
+
+# SI-SDR counts within these bounds, for model, mixture and oracle alike. Silence in the place of a source is -inf: it
+# scores the floor, and as the mixture never scores less, silence is never an improvement.
+FLOOR_DB, CEILING_DB = -30.0, 100.0
+LEAK_FLOOR_DB = -100.0  # an output this far below the mixture is silence
 
 PLAIN = MixSpec(
     seconds=10.0, activity=0.8, partly=0.2, second_voice=0.0, level_db=3.0, family_db=2.0,
@@ -24,56 +37,74 @@ PLAIN = MixSpec(
 )  # fmt: skip
 
 
+class Separates(Protocol):
+    """As much of a Pipeline as is scored; its buses are the classes, in order."""
+
+    @property
+    def latency_samples(self) -> int: ...
+
+    def reset(self) -> None: ...
+
+    def process(self, audio: F32) -> F32: ...
+
+
+class SiSdr(NamedTuple):
+    """dB of the model's output, of the unprocessed mixture and of the oracle."""
+
+    heard: float
+    mixture: float
+    oracle: float
+
+
 @dataclass(frozen=True)
 class Score:
-    """One class of one mixture, all channels as one signal; dB. A class that is silent, or all there is, has no
-    SI-SDR (NaN); of a silent one ``leak_db`` counts."""
+    """One class of one mixture, all channels as one signal. A class that is silent, or all there is, has no SI-SDR;
+    of a silent one ``leak_db`` counts, the level of its output against the mixture."""
 
     name: str
     absent: bool
-    si_sdr_db: float
-    mixture_db: float
-    oracle_db: float
-    leak_db: float  # level of the output against the mixture
+    si_sdr: SiSdr | None
+    leak_db: float
 
 
-def mixtures(root: Path, bundle: Bundle, count: int, seed: int = 2026) -> Iterable[F32]:
-    """(leaves, channels, samples) stems of ``count`` unseen mixtures at the bundle's rate: mono and stereo, no augmentation.
+def mixtures(root: Path | str, bundle: Bundle, count: int, seed: int = 2026) -> Iterator[F32]:
+    """(leaves, 2, samples) stems of ``count`` unseen mixtures at the bundle's rate: mono and stereo in turn, no
+    augmentation. Mixture n depends on ``seed`` and n alone.
 
-    A class is looked for in ``root/valid/CLASS`` or ``root/valid/PARENT_CLASS``.
+    A class is looked for in ``root/valid/CLASS`` or ``root/valid/PARENT_CLASS``. Raises DataError where it is not there.
     """
-    families = {p: [c.name for c in bundle.classes if c.parent == p] for p in bundle.parents}
-    library = load_library(root, "valid", {leaf: _folder(root, bundle, leaf) for leaf in bundle.leaves}, bundle.sample_rate_hz)
+    library = _library(root, bundle)
+    families = {parent: _members(bundle, parent) for parent in bundle.parents}
     for index in range(count):
         rng = np.random.default_rng([seed, index])
         yield draw_mixture(library, families, replace(PLAIN, stereo=float(index % 2)), bundle.sample_rate_hz, rng)
 
 
-def score(bundle: Bundle, stems: F32, pipeline: Pipeline, stft: Stft) -> list[Score]:
-    """Every class of one mixture of ``stems`` (leaves, channels, samples)."""
+def evaluate(bundle: Bundle, scenes: Iterable[F32]) -> dict[str, Any]:
+    """Means per class, per level and over all classes present; every figure in dB, None where nothing counted."""
+    pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 2, provider="cpu", hops=bundle.graphs[-1].hops)
+    stft = Stft(bundle.stft)
+    scores = [one for stems in scenes for one in score(bundle, stems, pipeline, stft)]
+    groups: dict[str, tuple[str, ...]] = {name: (name,) for name in bundle.class_names}
+    groups |= {"parents": bundle.parents, "leaves": bundle.leaves, "all": bundle.class_names}
+    return {label: _means([s for s in scores if s.name in names]) for label, names in groups.items()}
+
+
+def score(bundle: Bundle, stems: F32, pipeline: Separates, stft: Stft) -> list[Score]:
+    """Every class of one mixture of ``stems`` (leaves, channels, samples). Raises BundleError for an output with NaN or Inf."""
     targets = _with_parents(stems, bundle)
     mix = stems.sum(axis=0)
     pipeline.reset()
     late = pipeline.latency_samples
     heard = pipeline.process(np.pad(mix, ((0, 0), (0, late))))[:, :, late:]
+    if not np.isfinite(heard).all():
+        raise BundleError(f"{bundle.folder}: the output holds NaN or Inf, expected sound; train or export the model again")
     oracle = _oracle(targets, mix, bundle, stft)
-    return [
-        _score(name, heard[i], targets[i], oracle[i], mix) for i, name in enumerate(bundle.class_names)
-    ]
-
-
-def evaluate(bundle: Bundle, mixtures: Iterable[F32]) -> dict[str, Any]:
-    """Means per class, per level and over all classes present; every figure in dB."""
-    pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 2, provider="cpu", hops=bundle.graphs[-1].hops)
-    stft = Stft(bundle.stft)
-    scores = [one for stems in mixtures for one in score(bundle, stems, pipeline, stft)]
-    groups = {name: [name] for name in bundle.class_names}
-    groups |= {"parents": list(bundle.parents), "leaves": list(bundle.leaves), "all": list(bundle.class_names)}
-    return {label: _mean([s for s in scores if s.name in names]) for label, names in groups.items()}
+    return [_score(name, heard[i], targets[i], oracle[i], mix) for i, name in enumerate(bundle.class_names)]
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """The result as Markdown, for cards."""
+    """The result of ``evaluate`` as Markdown, for cards."""
     head = "| class | SI-SDR | improvement | mixture | oracle mask | level when absent | n |\n|---|---|---|---|---|---|---|\n"
 
     def cell(value: float | None) -> str:
@@ -86,12 +117,12 @@ def table(result: Mapping[str, Any]) -> str:
     )
 
 
-def _with_parents(stems: F32, bundle: Bundle) -> F32:
-    rows = [
-        sum(stem for leaf, stem in zip(bundle.leaves, stems, strict=True) if name == leaf or _parent(bundle, leaf) == name)
-        for name in bundle.class_names
-    ]
-    return np.stack(rows)
+def _library(root: Path | str, bundle: Bundle) -> Library:
+    if str(root) == SYNTHETIC:
+        rate_hz = bundle.sample_rate_hz
+        return generate_library(bundle.leaves, "valid", rate_hz, count=SYNTHETIC_CLIPS, seconds=SYNTHETIC_SECONDS)
+    folders = {leaf: _folder(Path(root), bundle, leaf) for leaf in bundle.leaves}
+    return load_library(Path(root), "valid", folders, bundle.sample_rate_hz)
 
 
 def _folder(root: Path, bundle: Bundle, leaf: str) -> str:
@@ -103,45 +134,62 @@ def _parent(bundle: Bundle, leaf: str) -> str | None:
     return next(c.parent for c in bundle.classes if c.name == leaf)
 
 
+def _members(bundle: Bundle, parent: str) -> list[str]:
+    """The leaves of a parent; a flat tree's class is its own."""
+    return [c.name for c in bundle.classes if c.parent == parent] or [parent]
+
+
+def _with_parents(stems: F32, bundle: Bundle) -> F32:
+    """(leaves, channels, samples) -> (classes, channels, samples)."""
+    stem = dict(zip(bundle.leaves, stems, strict=True))
+    rows = [[name] if name in stem else _members(bundle, name) for name in bundle.class_names]
+    return np.stack([np.sum([stem[leaf] for leaf in row], axis=0) for row in rows])
+
+
 def _oracle(targets: F32, mix: F32, bundle: Bundle, stft: Stft) -> F32:
-    """Ideal ratio masks of each level through the same STFT: the best that masks of this geometry can do."""
+    """Ideal ratio masks of each level through the same STFT: about the best that masks of this geometry can do."""
     spec = bundle.stft
     late = spec.latency_samples - spec.hop_samples
-    usable = (mix.shape[1] + late + spec.hop_samples - 1) // spec.hop_samples * spec.hop_samples
+    whole_hops = -(-(mix.shape[1] + late) // spec.hop_samples) * spec.hop_samples
 
     def spectra(signal: F32) -> Any:
-        padded = np.pad(signal, ((0, 0), (0, usable - signal.shape[1])))
+        padded = np.pad(signal, ((0, 0), (0, whole_hops - signal.shape[1])))
         return stft.analyze(padded, stft.analysis_state(len(signal)))[0]
 
-    power = [np.square(np.abs(spectra(t))).sum(axis=1, keepdims=True) for t in targets]
+    size = np.stack([np.sqrt(np.square(np.abs(spectra(target))).sum(axis=1, keepdims=True)) for target in targets])
     whole, out = spectra(mix), []
-    for i, name in enumerate(bundle.class_names):
-        level = bundle.leaves if name in bundle.leaves else bundle.parents
-        total = sum(np.sqrt(power[bundle.class_names.index(other)]) for other in level)
-        masked = (whole * (np.sqrt(power[i]) / np.maximum(total, 1e-12))).astype(np.complex64)
-        out.append(stft.synthesize(masked, stft.synthesis_state(len(mix)))[0][:, late : late + mix.shape[1]])
+    for level in bundle.levels:
+        total = np.maximum(size[level].sum(axis=0), 1e-12)
+        for each in size[level]:
+            masked = (whole * (each / total)).astype(np.complex64)
+            out.append(stft.synthesize(masked, stft.synthesis_state(len(mix)))[0][:, late : late + mix.shape[1]])
     return np.stack(out)
 
 
 def _score(name: str, heard: F32, target: F32, oracle: F32, mix: F32) -> Score:
-    absent, alone = not target.any(), np.allclose(target, mix, atol=1e-6)
-    values = [np.nan] * 3 if absent or alone else [si_sdr(estimate, target) for estimate in (heard, mix, oracle)]
-    leak = 10 * np.log10(max(np.square(heard).mean(), 1e-20) / max(np.square(mix).mean(), 1e-20))
-    return Score(name, absent, *values, float(leak))
+    absent = is_silent(target)
+    counts = not absent and not is_silent(mix - target)
+    values = SiSdr(*(_bounded(si_sdr(each, target)) for each in (heard, mix, oracle))) if counts else None
+    power, of_mix = (max(float(np.square(each, dtype=np.float64).mean()), 1e-30) for each in (heard, mix))
+    return Score(name, absent, values, max(LEAK_FLOOR_DB, 10 * math.log10(power / of_mix)))
 
 
-def _mean(scores: list[Score]) -> dict[str, Any]:
-    present = [s for s in scores if np.isfinite(s.si_sdr_db) and np.isfinite(s.mixture_db)]
+def _bounded(db: float) -> float:
+    return min(max(db, FLOOR_DB), CEILING_DB)
 
-    def mean(values: list[float]) -> float | None:
-        return round(float(np.mean(values)), 2) if values else None
 
+def _means(scores: Sequence[Score]) -> dict[str, Any]:
+    present = [s.si_sdr for s in scores if s.si_sdr]
     return {
-        "si_sdr_db": mean([s.si_sdr_db for s in present]),
-        "improvement_db": mean([s.si_sdr_db - s.mixture_db for s in present]),
-        "mixture_db": mean([s.mixture_db for s in present]),
-        "oracle_db": mean([s.oracle_db for s in present]),
-        "absent_level_db": mean([s.leak_db for s in scores if s.absent]),
+        "si_sdr_db": _mean([each.heard for each in present]),
+        "improvement_db": _mean([each.heard - each.mixture for each in present]),
+        "mixture_db": _mean([each.mixture for each in present]),
+        "oracle_db": _mean([each.oracle for each in present]),
+        "absent_level_db": _mean([s.leak_db for s in scores if s.absent]),
         "present": len(present),
         "absent": sum(s.absent for s in scores),
     }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 2) if values else None

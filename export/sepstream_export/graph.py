@@ -1,6 +1,5 @@
 """A trained network as ONNX bytes: fixed shapes, states in the open, masks and embedding out."""
 
-import io
 import logging
 import warnings
 from typing import Any
@@ -60,6 +59,4 @@ def _onnx_bytes(graph: nn.Module, example: tuple[Tensor, ...], names_in: list[st
         Lstm.exporting = False
         logging.disable(quiet)
     assert program is not None
-    buffer = io.BytesIO()
-    program.save(buffer)
-    return buffer.getvalue()
+    return bytes(program.model_proto.SerializeToString())

@@ -26,6 +26,8 @@ def train_main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SepstreamError as error:
         print(f"sep-train: {_last_line(error)}", file=sys.stderr)
+    except ModuleNotFoundError as error:
+        print(f"sep-train: the package '{error.name}' is missing; pip install 'sepstream[train]'", file=sys.stderr)
     except Exception as error:
         print(f"sep-train: {type(error).__name__}: {_last_line(error)}", file=sys.stderr)
     return FAILED

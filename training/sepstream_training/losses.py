@@ -27,10 +27,11 @@ def make_scene(leaves: Tensor, families: list[list[int]]) -> Scene:
     """(B, C, T, leaves, F) complex spectra -> Scene; parents, the sums of their ``families``, come first."""
     parents = torch.stack([leaves[:, :, :, members].sum(dim=3) for members in families], dim=3)
     mix = parents.sum(dim=3)
-    both = torch.cat([parents, leaves], dim=3)
     power = _power(mix).sum(dim=1)
-    cross = (mix.real[:, :, :, None] * both.real + mix.imag[:, :, :, None] * both.imag).sum(dim=1)
-    return Scene((power / leaves.shape[1]).sqrt(), power, _power(both).sum(dim=1), cross)
+    leaf_cross = (mix.real[:, :, :, None] * leaves.real + mix.imag[:, :, :, None] * leaves.imag).sum(dim=1)
+    parent_cross = torch.stack([leaf_cross[:, :, members].sum(dim=2) for members in families], dim=2)
+    stems = torch.cat([_power(parents).sum(dim=1), _power(leaves).sum(dim=1)], dim=2)
+    return Scene((power / leaves.shape[1]).sqrt(), power, stems, torch.cat([parent_cross, leaf_cross], dim=2))
 
 
 def class_masks(logits: Tensor, levels: list[slice]) -> Tensor:
@@ -38,17 +39,21 @@ def class_masks(logits: Tensor, levels: list[slice]) -> Tensor:
     return torch.cat([logits[:, :, level].softmax(dim=2) for level in levels], dim=2)
 
 
-def mask_loss(logits: Tensor, scene: Scene, levels: list[slice]) -> Tensor:
+def class_log_masks(logits: Tensor, levels: list[slice]) -> Tensor:
+    """The logarithm of ``class_masks``: one softmax serves both losses."""
+    return torch.cat([logits[:, :, level].log_softmax(dim=2) for level in levels], dim=2)
+
+
+def mask_loss(log_masks: Tensor, scene: Scene, levels: list[slice]) -> Tensor:
     """Cross-entropy to the dominant source of each bin, weighted by the mixture's magnitude (mean 1 per item).
 
     Mean over items and bins, sum over levels: as many times hyper-unmix's mask loss as there are classes.
     """
     weight = scene.magnitude / scene.magnitude.mean(dim=(1, 2), keepdim=True).clamp_min(TINY)
-    total = logits.new_zeros(())
+    total = log_masks.new_zeros(())
     for level in levels:
-        target = scene.stems[:, :, level].argmax(dim=2)
-        entropy = torch.nn.functional.cross_entropy(logits[:, :, level].transpose(1, 2), target, reduction="none")
-        total = total + (weight * entropy).mean()
+        target = scene.stems[:, :, level].argmax(dim=2, keepdim=True)
+        total = total - (weight[:, :, None] * log_masks[:, :, level].gather(2, target)).mean()
     return total
 
 

@@ -15,7 +15,7 @@ from sepstream.errors import DataError
 from .callbacks import LastCheckpoint, Progress, Report, StopOnSignal, Stopped, quiet_lightning
 from .data.library import Library, blend, generate_library, load_library
 from .data.loader import training_batches, validation_batches
-from .losses import Scene, class_masks, make_scene, mask_loss, sdr_loss
+from .losses import Scene, class_log_masks, make_scene, mask_loss, sdr_loss
 from .models import StreamingNetwork, build
 from .recipe import Recipe, recipe_from_tree, recipe_to_tree
 
@@ -52,8 +52,9 @@ class Separation(L.LightningModule):
         scene = self.spectra(stems)
         logits, _ = self.network(scene.magnitude, chains=1)
         weights, levels = self.recipe.loss, self.recipe.levels
-        mask = mask_loss(logits, scene, levels)
-        sdr = sdr_loss(class_masks(logits, levels), scene)
+        log_masks = class_log_masks(logits, levels)
+        mask = mask_loss(log_masks, scene, levels)
+        sdr = sdr_loss(log_masks.exp(), scene)
         return {"loss": weights.mask * mask + weights.sdr * sdr, "mask": mask, "sdr": sdr}
 
     def on_train_batch_start(self, batch: Tensor, index: int) -> None:

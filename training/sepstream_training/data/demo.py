@@ -5,10 +5,13 @@
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from sepstream.errors import SepstreamError
 from sepstream_training.data.synthetic import (
@@ -30,6 +33,9 @@ from sepstream_training.data.synthetic import (
     play,
     say,
 )
+
+F64 = NDArray[np.float64]
+I32 = NDArray[np.int32]
 
 RATE_HZ = 48000
 SECONDS = 24.0  # twelve bars at 120 beats per minute: a bar is two seconds
@@ -79,9 +85,9 @@ def write(folder: Path) -> None:
     _write(folder / "mixture.flac", _sum(references))
 
 
-def perform() -> dict[str, np.ndarray]:
+def perform() -> dict[str, F64]:
     """Everybody in their place in the room: class -> (2, samples)."""
-    dry = {name: _voice(name) for name in ("male", "female")}
+    dry: dict[str, NDArray[Any]] = {name: _voice(name) for name in ("male", "female")}
     dry |= {name: play(piece(), name, SECONDS, RATE_HZ) for name in PARTS}
     return {name: _in_room(10 ** (LEVEL_DB[name] / 20) * sound, PAN[name]) for name, sound in dry.items()}
 
@@ -99,13 +105,13 @@ def piece() -> Song:
     return Song(tempo_bpm=120, beats=48, parts=hands, programs={"bass": 33, "drums": 8, "guitar": 25}, seed=12)
 
 
-def quantized(references: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def quantized(references: dict[str, F64]) -> dict[str, I32]:
     """One gain for all, so that the mixture peaks at -1 dBFS; then whole 16-bit steps (int32: their sum must fit)."""
     gain = 32767 * PEAK / np.max(np.abs(_sum(references)))
     return {name: np.round(gain * reference).astype(np.int32) for name, reference in references.items()}
 
 
-def _voice(name: str) -> np.ndarray:
+def _voice(name: str) -> F64:
     """All lines of one voice on the clock of the piece, (samples,)."""
     out = np.zeros(round(SECONDS * RATE_HZ))
     for start_s, speaker, text in LINES:
@@ -116,7 +122,7 @@ def _voice(name: str) -> np.ndarray:
     return out
 
 
-def _in_room(sound: np.ndarray, pan: float) -> np.ndarray:
+def _in_room(sound: NDArray[Any], pan: float) -> F64:
     """(samples,) -> (2, samples): panned at constant power, with a short, soft room that is different in each ear."""
     angle = np.pi / 4 * (1 + pan)
     direct = np.array([[np.cos(angle)], [np.sin(angle)]]) * sound
@@ -125,14 +131,14 @@ def _in_room(sound: np.ndarray, pan: float) -> np.ndarray:
     size = len(sound) + len(time_s)
     warm = 1 / (1 + np.fft.rfftfreq(size, 1 / RATE_HZ) / 3000)
     wet = np.fft.irfft(np.fft.rfft(echoes, size) * np.fft.rfft(sound, size) * warm, size)[:, : len(sound)]
-    return direct + 0.009 * wet
+    return np.asarray(direct + 0.009 * wet)
 
 
-def _sum(references: dict[str, np.ndarray]) -> np.ndarray:
-    return np.sum(list(references.values()), axis=0)
+def _sum(references: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    return np.asarray(np.sum(list(references.values()), axis=0))
 
 
-def _write(path: Path, steps: np.ndarray) -> None:
+def _write(path: Path, steps: I32) -> None:
     soundfile.write(path, steps.T.astype(np.int16), RATE_HZ, subtype="PCM_16")
 
 

@@ -11,20 +11,26 @@ import io
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from math import gcd
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from sepstream.errors import DataError, nearest
 from sepstream_training.data import smf
 from sepstream_training.data.smf import Note
+
+F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
+C128 = NDArray[np.complex128]
+Strike = Callable[[int, float], F64]  # pitch, seconds -> the sound of one note
 
 VOICES = ("male", "female")
 PARTS = ("bass", "drums", "guitar")
@@ -34,9 +40,7 @@ ENGINES = ("auto", "programs", "numpy")
 # ---- the public face ------------------------------------------------------------------------------------------------
 
 
-def generate(
-    name: str, seconds: float, sample_rate_hz: int, rng: np.random.Generator, *, engine: str = "auto"
-) -> np.ndarray:
+def generate(name: str, seconds: float, sample_rate_hz: int, rng: np.random.Generator, *, engine: str = "auto") -> F32:
     """A new performance of one leaf class -> (samples,) float32, about -20 dBFS RMS where active, peak at most 0.99.
 
     ``name`` is one of ``male female bass drums guitar``. ``engine`` is ``programs``, ``numpy``, or ``auto``: programs
@@ -77,7 +81,7 @@ def sentence(rng: np.random.Generator) -> str:
     return str(rng.choice(FRAMES)).format_map({kind: rng.choice(words) for kind, words in WORDS.items()})
 
 
-def say(speaker: Speaker, text: str, sample_rate_hz: int, *, engine: str = "auto") -> np.ndarray:
+def say(speaker: Speaker, text: str, sample_rate_hz: int, *, engine: str = "auto") -> F32:
     """Text -> (samples,) of speech, as long as it takes. The NumPy engine babbles: the letters' sounds, one by one.
 
     Raises DataError like ``generate``.
@@ -120,7 +124,7 @@ def compose(rng: np.random.Generator) -> Song:
     )
 
 
-def play(song: Song, name: str, seconds: float, sample_rate_hz: int, *, engine: str = "auto") -> np.ndarray:
+def play(song: Song, name: str, seconds: float, sample_rate_hz: int, *, engine: str = "auto") -> F32:
     """One part of the song, looped to ``seconds`` -> (samples,), in time with the other parts of the same song.
 
     Raises DataError like ``generate``.
@@ -154,9 +158,10 @@ FRAMES = (
 )
 
 
-def _monologue(speaker: Speaker, seconds: float, rate_hz: int, rng: np.random.Generator, engine: str) -> np.ndarray:
+def _monologue(speaker: Speaker, seconds: float, rate_hz: int, rng: np.random.Generator, engine: str) -> F32:
     """Sentences with pauses between them, cut to length."""
-    samples, spoken, pieces = _sample_count(seconds, rate_hz), 0, []
+    samples, spoken = _sample_count(seconds, rate_hz), 0
+    pieces: list[NDArray[Any]] = []
     while spoken < samples:
         pieces += [say(speaker, sentence(rng), rate_hz, engine=engine), np.zeros(int(rng.uniform(0.1, 0.6) * rate_hz))]
         spoken += sum(map(len, pieces[-2:]))
@@ -214,9 +219,7 @@ def bass_bar(line: str, chord: Sequence[int], bar: int) -> list[Note]:
     root = 28 + (chord[0] - 28) % 12
     tones = {"1": root, "3": root + chord[1] - chord[0], "5": root + chord[2] - chord[0], "8": root + 12}
     steps = [step for step, mark in enumerate(line) if mark in tones] + [16]
-    return [
-        Note(4 * bar + start / 4, 0.9 * (end - start) / 4, tones[line[start]], 92) for start, end in pairwise(steps)
-    ]
+    return [Note(4 * bar + start / 4, 0.9 * (end - start) / 4, tones[line[start]], 92) for start, end in pairwise(steps)]
 
 
 def drum_bar(groove: Mapping[int, str], bar: int) -> list[Note]:
@@ -292,7 +295,7 @@ def missing_package(name: str) -> str | None:
     return None if any(Path(font).is_file() for font in SOUND_FONTS) else "fluid-soundfont-gm"
 
 
-def _espeak(speaker: Speaker, text: str, rate_hz: int) -> np.ndarray:
+def _espeak(speaker: Speaker, text: str, rate_hz: int) -> F64:
     voice = f"{speaker.accent}+{speaker.name[0]}{speaker.variant + 1}"
     interval = np.log(speaker.f0_hz / ESPEAK_F0_HZ[speaker.name][speaker.variant])
     pitch = str(int(np.clip(50 + interval / ESPEAK_PITCH_STEP, 0, 99)))
@@ -303,7 +306,7 @@ def _espeak(speaker: Speaker, text: str, rate_hz: int) -> np.ndarray:
     return sound * _faded(time_s, time_s[-1] - 0.05)  # eSpeak ends with a click
 
 
-def _fluidsynth(song: Song, name: str, notes: Sequence[Note], rate_hz: int) -> np.ndarray:
+def _fluidsynth(song: Song, name: str, notes: Sequence[Note], rate_hz: int) -> F64:
     """Always at 48 kHz, then resampled: FluidSynth transposes its samples without an anti-aliasing filter."""
     font = next(font for font in SOUND_FONTS if Path(font).is_file())
     channel = smf.DRUM_CHANNEL if name == "drums" else 0
@@ -327,7 +330,7 @@ def _run(command: list[str], timeout_s: float = 120.0) -> bytes:
     return done.stdout
 
 
-def _read(wave: Path | io.BytesIO, rate_hz: int) -> np.ndarray:
+def _read(wave: Path | io.BytesIO, rate_hz: int) -> F64:
     """A WAV file -> its channels' mean (samples,) at ``rate_hz``. Raises DataError where there is no sound in it."""
     try:
         sound, wave_rate_hz = soundfile.read(wave, always_2d=True)
@@ -336,7 +339,7 @@ def _read(wave: Path | io.BytesIO, rate_hz: int) -> np.ndarray:
     return _resampled(sound.mean(axis=1), wave_rate_hz, rate_hz)
 
 
-def _resampled(sound: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
+def _resampled(sound: F64, from_hz: int, to_hz: int) -> F64:
     """Band-limited resampling of a whole sound: its spectrum, cut or padded."""
     common = gcd(from_hz, to_hz)
     blocks = -(-len(sound) // (from_hz // common))
@@ -389,7 +392,7 @@ LETTERS = {  # formants at a man's size, roundish values of spoken English; lett
 SIZE = {"male": 1.0, "female": 1.17}  # a shorter vocal tract lifts all formants
 
 
-def _babble(speaker: Speaker, text: str, rate_hz: int) -> np.ndarray:
+def _babble(speaker: Speaker, text: str, rate_hz: int) -> F64:
     rng = np.random.default_rng([speaker.seed, *text.encode()])
     sounds = np.array([sound for letter in text.lower() for sound in LETTERS.get(letter, LETTERS["e"])])
     sounds[:, 0] *= 160 / speaker.words_per_minute * rng.uniform(0.8, 1.25, len(sounds))
@@ -402,12 +405,11 @@ def _babble(speaker: Speaker, text: str, rate_hz: int) -> np.ndarray:
     pulses = _saw(phase, np.exp(-6 * speaker.f0_hz / rate_hz))
     noise = rng.standard_normal(len(hiss))
     frequency_hz = np.fft.rfftfreq(4 * hop, 1 / rate_hz)
-    return _filtered(pulses * voice, _formants(tracks, frequency_hz, SIZE[speaker.name])) + _filtered(
-        noise * hiss, _band_pass(np.minimum(tracks[:, 2:3], 0.42 * rate_hz), frequency_hz)
-    )
+    voiced = _filtered(pulses * voice, _formants(tracks, frequency_hz, SIZE[speaker.name]))
+    return voiced + _filtered(noise * hiss, _band_pass(np.minimum(tracks[:, 2:3], 0.42 * rate_hz), frequency_hz))
 
 
-def _tracks(sounds: np.ndarray, hop_s: float) -> np.ndarray:
+def _tracks(sounds: F64, hop_s: float) -> F64:
     """(sounds, 7) -> (frames, 6): every column but the length, gliding from sound to sound."""
     ends = np.cumsum(sounds[:, 0])
     knots = np.stack([ends - 0.75 * sounds[:, 0], ends - 0.25 * sounds[:, 0]], axis=1).ravel()
@@ -415,7 +417,7 @@ def _tracks(sounds: np.ndarray, hop_s: float) -> np.ndarray:
     return np.stack([np.interp(clock, knots, np.repeat(column, 2)) for column in sounds[:, 1:].T], axis=1)
 
 
-def _melody(f0_hz: float, samples: int, rate_hz: int, rng: np.random.Generator) -> np.ndarray:
+def _melody(f0_hz: float, samples: int, rate_hz: int, rng: np.random.Generator) -> F64:
     """f0 per sample: a falling line, an accent every third of a second or so, a slight tremor."""
     accents = rng.uniform(0.95, 1.07, samples // (rate_hz // 3) + 2)
     accented = np.interp(np.arange(samples), np.linspace(0, samples, len(accents)), accents)
@@ -423,7 +425,7 @@ def _melody(f0_hz: float, samples: int, rate_hz: int, rng: np.random.Generator) 
     return f0_hz * np.linspace(1.06, 0.93, samples) * accented * tremor
 
 
-def _formants(tracks: np.ndarray, frequency_hz: np.ndarray, size: float) -> np.ndarray:
+def _formants(tracks: F64, frequency_hz: NDArray[np.floating], size: float) -> C128:
     """Complex response (frames, bins): three moving resonances and two that stay."""
     response = np.tile(1 + 1j * frequency_hz / 700, (len(tracks), 1))  # the lips radiate the high notes better
     higher = np.broadcast_to([3500 * size, 4500 * size], (len(tracks), 2))
@@ -434,13 +436,13 @@ def _formants(tracks: np.ndarray, frequency_hz: np.ndarray, size: float) -> np.n
     return response
 
 
-def _band_pass(centre_hz: np.ndarray, frequency_hz: np.ndarray) -> np.ndarray:
+def _band_pass(centre_hz: F64, frequency_hz: NDArray[np.floating]) -> C128:
     """Complex response (frames, bins): one broad resonance."""
     inside = 0.5j * frequency_hz * centre_hz
-    return inside / (centre_hz**2 - frequency_hz**2 + inside)
+    return np.asarray(inside / (centre_hz**2 - frequency_hz**2 + inside))
 
 
-def _filtered(sound: np.ndarray, response: np.ndarray) -> np.ndarray:
+def _filtered(sound: F64, response: C128) -> F64:
     """A filter that moves: (frames x hop,) samples and (frames, bins) -> the same samples, filtered frame by frame.
 
     Hann frames of two hops, transformed at four: two hops of silence take the resonances' ringing.
@@ -485,7 +487,7 @@ DRUMS = {
 MAX_NOTE_S = 3.0
 
 
-def _band(song: Song, name: str, notes: Sequence[Note], rate_hz: int) -> np.ndarray:
+def _band(song: Song, name: str, notes: Sequence[Note], rate_hz: int) -> F64:
     """Every note of a part, struck by that part's instrument, added up."""
     rng = np.random.default_rng([song.seed, PARTS.index(name)])
     strike = {"bass": _bass, "drums": _kit, "guitar": _guitar}[name](rate_hz, rng)
@@ -499,13 +501,13 @@ def _band(song: Song, name: str, notes: Sequence[Note], rate_hz: int) -> np.ndar
     return out
 
 
-def _kit(rate_hz: int, rng: np.random.Generator):
+def _kit(rate_hz: int, rng: np.random.Generator) -> Strike:
     """A drum kit with its own tuning and damping -> strike(pitch, seconds)."""
     tuning, damping = rng.uniform(0.9, 1.12), rng.uniform(0.7, 1.3)
     time_s = np.arange(int(1.5 * rate_hz)) / rate_hz
     frequency_hz = np.fft.rfftfreq(len(time_s), 1 / rate_hz)
 
-    def strike(pitch: int, seconds: float) -> np.ndarray:
+    def strike(pitch: int, seconds: float) -> F64:
         drum = DRUMS[pitch]
         sweep_hz = drum.tone_hz * tuning * (1 + (drum.bend - 1) * np.exp(-time_s / 0.025))
         tone = np.sin(2 * np.pi * np.cumsum(sweep_hz) / rate_hz) * np.exp(-time_s / drum.tone_s / damping)
@@ -516,18 +518,18 @@ def _kit(rate_hz: int, rng: np.random.Generator):
     return strike
 
 
-def _guitar(rate_hz: int, rng: np.random.Generator):
+def _guitar(rate_hz: int, rng: np.random.Generator) -> Strike:
     """A guitar: plucked strings with their own ring and plucking place -> strike(pitch, seconds)."""
     return _plucked(rate_hz, rng.uniform(1.5, 3.0), rng.uniform(2000, 6000), rng.uniform(0.1, 0.3))
 
 
-def _bass(rate_hz: int, rng: np.random.Generator):
+def _bass(rate_hz: int, rng: np.random.Generator) -> Strike:
     """A bass: plucked strings or a filtered saw, as the song's seed has it -> strike(pitch, seconds)."""
     if rng.integers(2):
         return _plucked(rate_hz, 2.5, rng.uniform(400, 1200), rng.uniform(0.15, 0.35))
     open_s, bright = rng.uniform(0.1, 0.5), rng.uniform(0.75, 0.92)
 
-    def strike(pitch: int, seconds: float) -> np.ndarray:
+    def strike(pitch: int, seconds: float) -> F64:
         time_s = np.arange(int((seconds + 0.05) * rate_hz)) / rate_hz
         brightness = 0.3 + (bright - 0.3) * np.exp(-time_s / open_s)
         return _saw(2 * np.pi * _hz(pitch) * time_s, brightness) * _faded(time_s, seconds)
@@ -535,21 +537,21 @@ def _bass(rate_hz: int, rng: np.random.Generator):
     return strike
 
 
-def _plucked(rate_hz: int, ring_s: float, brightness_hz: float, place: float):
+def _plucked(rate_hz: int, ring_s: float, brightness_hz: float, place: float) -> Strike:
     """A string instrument -> strike(pitch, seconds). A pitch is computed once and rings as long as it is held."""
 
     @cache
-    def string(pitch: int) -> np.ndarray:
+    def string(pitch: int) -> F64:
         return _string(_hz(pitch), rate_hz, ring_s, brightness_hz, place)
 
-    def strike(pitch: int, seconds: float) -> np.ndarray:
+    def strike(pitch: int, seconds: float) -> F64:
         sound = string(pitch)[: int((seconds + 0.05) * rate_hz)]
         return sound * _faded(np.arange(len(sound)) / rate_hz, seconds)
 
     return strike
 
 
-def _string(f0_hz: float, rate_hz: int, ring_s: float, brightness_hz: float, place: float) -> np.ndarray:
+def _string(f0_hz: float, rate_hz: int, ring_s: float, brightness_hz: float, place: float) -> F64:
     """A string plucked at ``place`` (0..1) of its length: Karplus-Strong's loop, solved in the frequency domain.
 
     The spectrum of a decaying loop is 1 / (1 - loop); there the delay may be a fraction of a sample, so the string is
@@ -563,12 +565,12 @@ def _string(f0_hz: float, rate_hz: int, ring_s: float, brightness_hz: float, pla
     return np.fft.irfft(pluck / (1 - np.exp(turns - decay_per_s / f0_hz)), size)
 
 
-def _saw(phase: np.ndarray, brightness: np.ndarray | float) -> np.ndarray:
+def _saw(phase: F64, brightness: F64 | float) -> F64:
     """Sum over k of brightness^k sin(k phase) / k: a saw, softer as ``brightness`` falls from 1; in closed form."""
     return np.arctan2(brightness * np.sin(phase), 1 - brightness * np.cos(phase))
 
 
-def _faded(time_s: np.ndarray, hold_s: float) -> np.ndarray:
+def _faded(time_s: F64, hold_s: float) -> F64:
     """An envelope: 2 ms up, held, 50 ms down."""
     return np.clip(time_s / 0.002, 0, 1) * np.clip(1 - (time_s - hold_s) / 0.05, 0, 1)
 
@@ -583,7 +585,7 @@ ACTIVE_RMS = 0.1  # -20 dBFS
 MAX_PEAK = 0.99
 
 
-def _leveled(sound: np.ndarray) -> np.ndarray:
+def _leveled(sound: F64) -> F32:
     """The same sound at the house level: its active 20 dB at -20 dBFS RMS, its peak at most 0.99."""
     sound = np.asarray(sound, float)
     peak = np.max(np.abs(sound), initial=0.0)
@@ -591,10 +593,10 @@ def _leveled(sound: np.ndarray) -> np.ndarray:
         return sound.astype(np.float32)
     power = np.array([np.mean(block**2) for block in np.array_split(sound, max(1, len(sound) // 500))])
     active = power[power > 0.01 * power.max()].mean()
-    return (sound * min(ACTIVE_RMS / np.sqrt(active), MAX_PEAK / peak)).astype(np.float32)
+    return np.asarray(sound * min(ACTIVE_RMS / np.sqrt(active), MAX_PEAK / peak), np.float32)
 
 
-def _fitted(sound: np.ndarray, samples: int) -> np.ndarray:
+def _fitted(sound: F64, samples: int) -> F64:
     """Cut or padded with silence to ``samples``."""
     return np.pad(sound[:samples], (0, max(0, samples - len(sound))))
 
