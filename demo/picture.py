@@ -1,6 +1,6 @@
 """Draw demo/picture.png: the mixture, and each stem that sep-render made of it beside the one that went in.
 
-    make demo && pip install matplotlib && python demo/picture.py
+make demo && pip install matplotlib && python demo/picture.py
 """
 
 from pathlib import Path
@@ -51,7 +51,9 @@ def main() -> None:
     figure, axes = plt.subplots(6, 2, figsize=(11, 10.5), facecolor="#111318", sharex=True, sharey=True)
     draw(axes[0, 0], mixture, rate_hz, "in: the mixture", "#9aa4b2")
     axes[0, 1].axis("off")
-    axes[0, 1].text(0, 0.3, "left: what sepstream heard in it\nright: what went in", color="#8a8f98", transform=axes[0, 1].transAxes)
+    axes[0, 1].text(
+        0, 0.3, "left: what sepstream heard in it\nright: what went in", color="#8a8f98", transform=axes[0, 1].transAxes
+    )
     for row, (name, colour) in enumerate(STEMS.items(), 1):
         heard, target = read(HERE / "stems" / "mixture" / f"{name}.wav")[0], read(HERE / f"{name}.flac")[0]
         gain_db = si_sdr_db(heard, target) - si_sdr_db(mixture, target)

@@ -25,10 +25,19 @@ def spectra(*shape: int) -> np.ndarray:
 HOPS, CHANNELS, BUSES, BINS, BAND, LENGTH, HOP = 3, 2, 4, 33, 20, 64, 16
 CASES = {  # arguments, and which of them are written
     "is_sound": ((noise(2, 50), 1e6), ()),
-    "cut_frames": ((noise(2, 48), noise(2, 48), noise(64), np.zeros((3, 2, 64), np.float32), np.zeros((2, 48), np.float32)), (3, 4)),
+    "cut_frames": (
+        (noise(2, 48), noise(2, 48), noise(64), np.zeros((3, 2, 64), np.float32), np.zeros((2, 48), np.float32)),
+        (3, 4),
+    ),
     "magnitude": ((spectra(HOPS, CHANNELS, BINS), 0.01, np.zeros((HOPS, BAND), np.float32)), (2,)),
     "apply_masks": (
-        (spectra(HOPS, CHANNELS, BINS), np.abs(noise(HOPS, BUSES, BAND)), 15, 20, np.zeros((HOPS, BUSES, CHANNELS, BINS), np.complex64)),
+        (
+            spectra(HOPS, CHANNELS, BINS),
+            np.abs(noise(HOPS, BUSES, BAND)),
+            15,
+            20,
+            np.zeros((HOPS, BUSES, CHANNELS, BINS), np.complex64),
+        ),
         (4,),
     ),
     "overlap_add": ((noise(HOPS, 5, LENGTH), noise(24), noise(5, 8), np.zeros((5, 48), np.float32)), (2, 3)),

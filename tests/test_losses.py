@@ -95,7 +95,9 @@ def test_perfect_masks_of_separate_sources_reach_the_floor_of_30_db() -> None:
 def test_losses_do_not_care_how_loud_the_scene_is() -> None:
     logits = random_logits()
     soft, loud = scene(1e-2 * spectra()), scene(1e2 * spectra())
-    assert mask_loss(class_log_masks(logits, LEVELS), soft, LEVELS).item() == pytest.approx(mask_loss(class_log_masks(logits, LEVELS), loud, LEVELS).item(), rel=1e-9)
+    assert mask_loss(class_log_masks(logits, LEVELS), soft, LEVELS).item() == pytest.approx(
+        mask_loss(class_log_masks(logits, LEVELS), loud, LEVELS).item(), rel=1e-9
+    )
     masks = class_masks(logits, LEVELS)
     assert sdr_loss(masks, soft).item() == pytest.approx(sdr_loss(masks, loud).item(), rel=1e-9)
 
@@ -119,6 +121,8 @@ def test_mask_loss_is_seven_times_the_reference_systems() -> None:
     np.testing.assert_allclose(children.sum(axis=1), arrays["stft"], atol=1e-6)
     theirs = make_scene(torch.from_numpy(children.transpose(0, 2, 1, 3)[:, None]), [[0, 1, 2], [3, 4]])
     logits = torch.from_numpy(np.concatenate([arrays["logits_parent"], arrays["logits_child"]], axis=3).transpose(0, 1, 3, 2))
-    assert mask_loss(class_log_masks(logits, LEVELS), theirs, LEVELS).item() == pytest.approx(7 * float(arrays["loss_mask"]), rel=1e-5)
+    assert mask_loss(class_log_masks(logits, LEVELS), theirs, LEVELS).item() == pytest.approx(
+        7 * float(arrays["loss_mask"]), rel=1e-5
+    )
     weight = theirs.magnitude / theirs.magnitude.mean(dim=(1, 2), keepdim=True)
     np.testing.assert_allclose(weight, arrays["mag_weights"], rtol=1e-3, atol=1e-4)

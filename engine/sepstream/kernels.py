@@ -27,7 +27,7 @@ def _cache_is_writable() -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
-            numba.config.CACHE_DIR = str(folder)
+            numba.config.CACHE_DIR = str(folder)  # type: ignore[attr-defined]  # made at run time
             return True
     except (OSError, RuntimeError):
         return False

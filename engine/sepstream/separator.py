@@ -146,7 +146,9 @@ def _open_session(bundle: Bundle, graph: GraphSpec, provider: str) -> ort.Infere
     if provider != "cpu" and (session := _try_cuda(bundle, graph)):
         return session
     if provider == "cuda":
-        raise ProviderError("provider 'cuda' is not available; pip install 'sepstream[cuda]' on a machine with an NVIDIA GPU, or use cpu")
+        raise ProviderError(
+            "provider 'cuda' is not available; pip install 'sepstream[cuda]' on a machine with an NVIDIA GPU, or use cpu"
+        )
     return _session(bundle, graph, ["CPUExecutionProvider"])
 
 

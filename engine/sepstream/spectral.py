@@ -44,7 +44,8 @@ class Stft:
         frames = np.empty((samples // self.spec.hop_samples, channels, self.spec.analysis_samples), np.float32)
         newest = np.empty_like(state.history)
         kernels.cut_frames(state.history, block, self.analysis_window, frames, newest)
-        return np.fft.rfft(frames), AnalysisState(newest)
+        spectra: C64 = np.fft.rfft(frames)  # type: ignore[assignment]  # single precision in, single out
+        return spectra, AnalysisState(newest)
 
     def synthesize(self, spectra: C64, state: SynthesisState) -> tuple[F32, SynthesisState]:
         """(hops, lanes, bins) spectra -> (lanes, hops * hop) samples, delayed by synthesis - hop against the input."""

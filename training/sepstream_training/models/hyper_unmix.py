@@ -4,7 +4,6 @@ Petermann, Wichern, Subramanian, Wang, Le Roux 2023 (Hyperbolic Audio Source Sep
 unidirectional layers. It hears all bins at once, so it is several times as heavy as ``band_split``.
 """
 
-import torch
 from torch import Tensor, nn
 
 from .disk_head import DiskHead

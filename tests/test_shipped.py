@@ -1,0 +1,65 @@
+"""What is shipped: every model is whole, the default is live, and it takes the demo apart."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sepstream.contract import load_bundle, read_bundle
+from sepstream.pipeline import Pipeline
+from sepstream.selection import Selection
+from sepstream_training.metrics import si_sdr_improvement
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = sorted(path.parent for path in (ROOT / "checkpoints").glob("*/bundle.json"))
+CLASSES = ("speech", "music", "male", "female", "bass", "drums", "guitar")
+
+
+@pytest.fixture(scope="module")
+def stems() -> dict[str, np.ndarray]:
+    """The demo's references, (channels, samples) each."""
+    return {name: soundfile.read(ROOT / "demo" / f"{name}.flac", dtype="float32")[0].T for name in CLASSES[2:]}
+
+
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_a_shipped_model_is_whole_and_says_what_it_heard(folder: Path) -> None:
+    bundle = read_bundle(folder)
+    assert bundle.class_names == CLASSES
+    assert bundle.name == folder.name
+    assert bundle.parity["pipeline_snr_db"] > 80 and max(v for k, v in bundle.parity.items() if k != "pipeline_snr_db") < 1e-3
+    assert bundle.scores["all"]["improvement_db"] > 4
+    card = (folder / "card.md").read_text(encoding="utf8")
+    for owner in ("LibriSpeech", "VCTK", "Groove MIDI", "MuldjordKit", "Picovoice", "Freedoom", "Fluid (R3)", "T145"):
+        assert owner in card
+
+
+def test_the_default_is_live_at_48_khz_and_10_7_ms() -> None:
+    bundle = load_bundle("default")
+    assert bundle.folder.name == (ROOT / "checkpoints" / "default").read_text().strip()
+    assert bundle.sample_rate_hz == 48000
+    assert bundle.latency_samples <= 512
+
+
+def test_the_default_takes_the_demo_apart_and_loses_nothing(stems: dict[str, np.ndarray]) -> None:
+    bundle = load_bundle("default")
+    mixture = sum(stems.values())
+    pipeline = Pipeline(bundle, Selection.stems(bundle, "leaves"), 2, provider="cpu", hops=bundle.graphs[-1].hops)
+    late = pipeline.latency_samples
+    heard = pipeline.process(np.pad(mixture, ((0, 0), (0, late))))[:, :, late:]
+    np.testing.assert_allclose(heard.sum(axis=0), mixture, atol=1e-5)
+    gains_db = [si_sdr_improvement(heard[i], stems[name], mixture) for i, name in enumerate(pipeline.buses)]
+    assert min(gains_db) > 2, dict(zip(pipeline.buses, gains_db, strict=True))
+    assert np.mean(gains_db) > 5, gains_db
+
+
+def test_one_hop_at_a_time_sounds_like_the_file(stems: dict[str, np.ndarray]) -> None:
+    """Law 7 on real weights: the live graph and the graph for files, five seconds of the demo."""
+    bundle = load_bundle("default")
+    mixture = sum(stems.values())[:, 10 * 48000 : 15 * 48000]
+    heard = []
+    for graph in (bundle.graphs[0], bundle.graphs[-1]):
+        pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 2, provider="cpu", hops=graph.hops)
+        late = pipeline.latency_samples
+        heard.append(pipeline.process(np.pad(mixture, ((0, 0), (0, late))))[:, :, late:])
+    np.testing.assert_allclose(heard[0], heard[1], atol=1e-4)
