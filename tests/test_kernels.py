@@ -24,7 +24,7 @@ def spectra(*shape: int) -> np.ndarray:
 
 HOPS, CHANNELS, BUSES, BINS, BAND, LENGTH, HOP = 3, 2, 4, 33, 20, 64, 16
 CASES = {  # arguments, and which of them are written
-    "is_sound": ((noise(2, 50), 1e6), ()),
+    "clean": ((np.float32([[1, np.nan, -2e6], [1e-20, -0.5, np.inf]]), 1e-15, 1e6), (0,)),
     "cut_frames": (
         (noise(2, 48), noise(2, 48), noise(64), np.zeros((3, 2, 64), np.float32), np.zeros((2, 48), np.float32)),
         (3, 4),
@@ -66,12 +66,20 @@ def test_every_kernel_lets_go_of_the_interpreter() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 2e6, -2e6])
-def test_a_sample_that_is_no_sound_is_found_wherever_it_is(bad: float) -> None:
-    assert kernels.is_sound(np.zeros((3, 0), np.float32), 1e6)
+def test_a_sample_that_is_no_sound_is_found_and_silenced_wherever_it_is(bad: float) -> None:
+    assert kernels.clean(np.zeros((3, 0), np.float32), 1e-15, 1e6) == 0
     for channel, sample in ((0, 0), (1, 7), (2, 9)):
         audio = noise(3, 10)
-        audio[channel, sample] = bad
-        assert not kernels.is_sound(audio, 1e6)
+        wanted = audio.copy()
+        audio[channel, sample], wanted[channel, sample] = bad, 0.0
+        assert kernels.clean(audio, 1e-15, 1e6) == 1
+        np.testing.assert_array_equal(audio, wanted)
+
+
+def test_denormal_samples_are_silence_and_no_fault() -> None:
+    audio = np.float32([[1e-39, -1e-42, 1e-16, 1e-14, 0.0]])
+    assert kernels.clean(audio, 1e-15, 1e6) == 0
+    np.testing.assert_array_equal(audio, np.float32([[0, 0, 0, 1e-14, 0]]))
 
 
 @pytest.mark.parametrize("blocks", [1, 2, 7])
@@ -113,9 +121,9 @@ def test_kernels_work_where_no_cache_can_be_written(tmp_path: Path) -> None:
     wall.write_text("a file where a folder should be")
     code = (
         "import numpy as np; from sepstream import kernels as k;"
-        "print(k.is_sound(np.zeros((1, 4), np.float32), 1.0), k.is_sound.stats.cache_path is None)"
+        "print(k.clean(np.zeros((1, 4), np.float32), 0.0, 1.0), k.clean.stats.cache_path is None)"
     )
     environment = {**os.environ, "XDG_CACHE_HOME": str(wall), "HOME": str(wall), "PYTHONPATH": str(ROOT / "engine")}
     environment.pop("NUMBA_CACHE_DIR", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
-    assert done.stdout.split() == ["True", "True"], done.stderr
+    assert done.stdout.split() == ["0", "True"], done.stderr

@@ -20,6 +20,7 @@ C64 = NDArray[np.complex64]
 
 RAMP_MS = 20.0  # a fader's way from silence to unity: no click, and no wait
 LOUDEST = 1e6  # samples beyond this (+120 dBFS), NaN and Inf are faults, not sound
+FAINTEST = 1e-15  # -300 dBFS: what is below is silence, before it becomes denormal numbers
 
 
 class State(NamedTuple):
@@ -151,9 +152,7 @@ class Pipeline:
         """The block in an array of ours (kernels are compiled for no other kind), without samples that are no sound:
         a fault must not live on in the network's memory."""
         np.copyto(self._block, block)
-        if not kernels.is_sound(self._block, LOUDEST):
-            self.faults += 1
-            self._block[~(np.abs(self._block) <= LOUDEST)] = 0.0
+        self.faults += kernels.clean(self._block, FAINTEST, LOUDEST) > 0
         return self._block
 
     def _warm_up(self) -> None:

@@ -172,7 +172,6 @@ def _session(bundle: Bundle, graph: GraphSpec, providers: list[Any]) -> ort.Infe
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # a second thread costs a core and gains nothing
     options.log_severity_level = SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
     try:
         return ort.InferenceSession(bundle.folder / graph.file, options, providers=providers)
     except Exception as error:  # ONNX Runtime's own exception classes are not public

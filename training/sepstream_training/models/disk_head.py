@@ -38,7 +38,7 @@ class DiskHead(nn.Module):
             self.register_buffer("log_curvature", log_curvature)
 
     def curvature(self) -> float:
-        return 0.0 if self.euclidean else float(self.log_curvature.exp())
+        return 0.0 if self.euclidean else float(self.log_curvature.detach().exp())
 
     def vectors(self) -> Tensor:
         """(classes, dim + 1): logit = scale * asinh(<X, w>), or scale * <X, w> in Euclid; X leads with its time part."""
