@@ -1,5 +1,6 @@
 """Set-up that every test shares."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,3 +17,7 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEPSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+# A shell's background job ignores Ctrl-C and hands that down; the tests that interrupt a process need it as in the foreground.
+signal.signal(signal.SIGINT, signal.default_int_handler)
