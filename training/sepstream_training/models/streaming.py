@@ -1,5 +1,7 @@
 """What every live network shares: interleaved chains, one state tensor, magnitudes in, the disk out."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,7 @@ from .disk_head import DiskHead
 LOG_FLOOR = 1e-5  # of magnitudes, where a full-scale sine is 0.5: the network is deaf below -94 dBFS per bin
 
 
-class StreamingNetwork(nn.Module):
+class StreamingNetwork(nn.Module, ABC):
     """Magnitudes (B, T, bins) -> logits (B, T, classes, bins) and embedding u (B, T, dim, bins).
 
     ``dilation`` chains with shared weights take turns, frame by frame (Chang et al. 2017, Dilated Recurrent Neural
@@ -30,9 +32,9 @@ class StreamingNetwork(nn.Module):
     norm: nn.BatchNorm1d
     head: DiskHead
 
+    @abstractmethod
     def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """(T, B, bins) normalised log magnitudes -> (T * B, dim, bins) tangent vectors, and the cells (1, B * rows, units)."""
-        raise NotImplementedError
 
     def initial_state(self, batch: int = 1, chains: int | None = None) -> Tensor:
         """A fresh state for ``batch`` signals."""
