@@ -1,7 +1,5 @@
 """Sound files and resampling: lengths, bits, honest errors, and no half file under a final name."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from sepstream.audiofile import FORMATS, AudioReader, AudioWriter, Resampler, encoding, lead_samples, quantize
 from sepstream.errors import AudioFileError
+from small_disk import room
 
 RATE = 48000
 EVERY_ENCODING = [(name, bits) for name, row in FORMATS.items() for bits in row.encodings]
@@ -39,18 +38,6 @@ def complaint(path: Path) -> str:
         read(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
     return str(caught.value)
-
-
-@contextmanager
-def room(size_bytes: int) -> Iterator[None]:
-    """A disk with room for files of this size."""
-    resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # Reading

@@ -2,8 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from sepstream.errors import AudioFileError, ExpressionError
 from sepstream.pipeline import Pipeline
 from sepstream.render import PipelineFactory, RenderOptions, RenderReport, pipelines, render_file
 from sepstream.selection import Selection, read_bus
+from small_disk import room
 
 RATE = 48000
 LEAVES = ("male", "female", "bass", "drums", "guitar")
@@ -65,18 +65,6 @@ def snr_db(found: np.ndarray, expected: np.ndarray) -> float:
 def files(folder: Path) -> list[str]:
     """Everything below the folder, hidden names too."""
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-
-
-@contextmanager
-def room(size_bytes: int) -> Iterator[None]:
-    """A disk with room for files of this size."""
-    resource = pytest.importorskip("resource", reason="limits on file sizes are POSIX")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 # What comes out

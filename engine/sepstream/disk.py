@@ -270,14 +270,9 @@ class Lasso(Region):
 
 
 @dataclass(frozen=True)
-class Cell(Region):
-    """The bins where class ``name`` has the greatest logit of its level of the class tree; the cells of a level tile it.
+class _OfClass(Region):
+    """A region that the model draws itself, around the class ``name``; it is there in Euclid and in any dimension, too."""
 
-    Between cells, distance is the difference of two logits over twice the level's mean steepness: exact between two
-    opposite classes of equal steepness, otherwise the edge is somewhat wider or narrower than ``soft``.
-    """
-
-    call = "cell"
     needs_disk = False
     name: str
 
@@ -289,18 +284,21 @@ class Cell(Region):
 
 
 @dataclass(frozen=True)
-class Side(Region):
+class Cell(_OfClass):
+    """The bins where class ``name`` has the greatest logit of its level of the class tree; the cells of a level tile it.
+
+    Between cells, distance is the difference of two logits over twice the level's mean steepness: exact between two
+    opposite classes of equal steepness, otherwise the edge is somewhat wider or narrower than ``soft``.
+    """
+
+    call = "cell"
+
+
+@dataclass(frozen=True)
+class Side(_OfClass):
     """The bins on the positive side of class ``name``'s own geodesic: one against the rest."""
 
     call = "side"
-    needs_disk = False
-    name: str
-
-    def _check(self) -> None:
-        _named(self, self.name)
-
-    def _arguments(self) -> str:
-        return self.name
 
 
 REGIONS: dict[str, type[Region]] = {
