@@ -14,7 +14,7 @@ from sepstream import kernels
 from sepstream.contract import GEOMETRIES, Bundle, StftSpec, read_bundle
 from sepstream.errors import ExpressionError, ProviderError
 from sepstream.pipeline import LOUDEST, Pipeline
-from sepstream.selection import Selection, read_bus
+from sepstream.selection import Selection, Strip, read_bus
 
 SMALL = StftSpec(64, 24, 16)  # quick, and the overlap is not half
 LEVELS = ("parents", "leaves")
@@ -38,7 +38,7 @@ def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
 
 
 def buses(*expressions: str, residual: bool = False) -> Selection:
-    return Selection(tuple(read_bus(f"bus{i}={e}") for i, e in enumerate(expressions)), residual)
+    return Selection(tuple(read_bus(f"bus{i}={e}") for i, e in enumerate(expressions)), Strip() if residual else None)
 
 
 def as_stage(pipeline: Pipeline) -> contract.Stage:

@@ -17,7 +17,7 @@ from sepstream.contract import Bundle, load_bundle
 from sepstream.errors import AudioFileError, ExpressionError
 from sepstream.pipeline import Pipeline
 from sepstream.render import PipelineFactory, RenderOptions, RenderReport, pipelines, render_file
-from sepstream.selection import Selection, read_bus
+from sepstream.selection import Selection, Strip, read_bus
 from small_disk import room
 
 RATE = 48000
@@ -93,7 +93,7 @@ def test_a_level_of_the_tree_adds_up_to_the_input(tmp_path, bundle, stems, sampl
 
 def test_the_residual_is_what_the_others_leave(tmp_path, bundle):
     audio = noise(1, 30000)
-    chosen = Selection((read_bus("voice=0.5*speech"), read_bus("drums=drums")), residual=True)
+    chosen = Selection((read_bus("voice=0.5*speech"), read_bus("drums=drums")), residual=Strip())
     report = render_file(sound(tmp_path / "in.wav", audio), tmp_path, pipelines(bundle, chosen, "cpu"))
     assert [bus.name for bus in report.buses] == ["voice", "drums", "residual"]
     assert np.abs(total(report) - audio).max() < 20 * 2**-24

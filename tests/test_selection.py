@@ -7,6 +7,7 @@ import itertools
 import math
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,11 +18,27 @@ import disk_model as model
 import toy_bundle
 from sepstream import kernels
 from sepstream.contract import DiskSpec
-from sepstream.disk import Annulus, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Side
-from sepstream.errors import ExpressionError
-from sepstream.expression import MAX_DEPTH, MAX_PARTS, MAX_REACH, MAX_TEXT, Area, Gain, Mix, Named, Not, Pair, parse, reach
+from sepstream.disk import Annulus, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Region, Side
+from sepstream.errors import ControlError, ExpressionError
+from sepstream.expression import (
+    MAX_DEPTH,
+    MAX_PARTS,
+    MAX_REACH,
+    MAX_TEXT,
+    Area,
+    Expression,
+    Gain,
+    Mix,
+    Named,
+    Not,
+    Pair,
+    Ref,
+    parse,
+    reach,
+)
 from sepstream.paths import data_dir
-from sepstream.selection import Bus, Selection, compile, load_preset, read_bus
+from sepstream.program import Code, Program
+from sepstream.selection import Bus, Selection, Strip, compile, load_preset, read_bus
 
 CALM = settings(deadline=None)  # the first example may have to wait for the compiler
 THOROUGH = settings(CALM, max_examples=300)
@@ -67,15 +84,21 @@ regions = st.one_of(
     st.builds(Side, class_names, soft=soft),
 )
 gains = st.one_of(st.tuples(number(0, 2), st.just(False)), st.tuples(number(-60, 6), st.just(True)))
-expressions = st.recursive(
-    st.one_of(st.just(Mix()), class_names.map(Named), regions.map(Area)),
-    lambda inner: st.one_of(
-        inner.map(Not),
-        st.builds(lambda gain, of: Gain(*gain, of), gains, inner),
-        st.builds(Pair, st.sampled_from(["&", "|", "-", "+"]), inner, inner),
-    ),
-    max_leaves=8,
-).filter(lambda expression: max(map(abs, reach(expression))) <= MAX_REACH)
+
+
+def trees(*more: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression]:
+    return st.recursive(
+        st.one_of(st.just(Mix()), class_names.map(Named), regions.map(Area), *more),
+        lambda inner: st.one_of(
+            inner.map(Not),
+            st.builds(lambda gain, of: Gain(*gain, of), gains, inner),
+            st.builds(Pair, st.sampled_from(["&", "|", "-", "+"]), inner, inner),
+        ),
+        max_leaves=8,
+    ).filter(lambda expression: max(map(abs, reach(expression))) <= MAX_REACH)
+
+
+expressions = trees()
 
 
 def frames(hops: int = 3, seed: int = 0, bundle=BUNDLE) -> tuple[np.ndarray, np.ndarray]:
@@ -98,7 +121,12 @@ def run(selection: Selection, masks: np.ndarray, embedding: np.ndarray, bundle=B
 
 
 def choose(*texts: str, residual: bool = False, **settings) -> Selection:
-    return Selection(tuple(Bus(f"b{index}", parse(text), **settings) for index, text in enumerate(texts)), residual)
+    buses = tuple(Bus(f"b{index}", parse(text), **settings) for index, text in enumerate(texts))
+    return Selection(buses, Strip() if residual else None)
+
+
+def named(*names: str) -> Selection:
+    return Selection((Bus("a", Mix()),), regions=tuple((name, Disc(0, 0, 1)) for name in names))
 
 
 def refusal(what, *arguments) -> str:
@@ -113,7 +141,7 @@ def refusal(what, *arguments) -> str:
 
 
 @settings(CALM)
-@given(expressions)
+@given(trees(st.sampled_from("1 a-b 2x 1e5 x_ -".split()).map(Ref)))
 def test_every_tree_reads_back_from_its_text(expression):
     assert parse(str(expression)) == expression
 
@@ -145,6 +173,8 @@ def test_every_tree_reads_back_from_its_text(expression):
         ("lasso(0 0, 0.5 0, 0.5 -0.5, soft=0.1)", Area(Lasso(((0, 0), (0.5, 0), (0.5, -0.5)), soft=0.1))),
         ("cell(drums)", Area(Cell("drums"))),
         ("side(name=drums)", Area(Side("drums"))),
+        ("region(1)-region( drum-room )", Pair("-", Ref("1"), Ref("drum-room"))),
+        ("!region(1e5) & regional", Pair("&", Not(Ref("1e5")), Named("regional"))),
     ],
 )
 def test_an_expression_means(text, tree):
@@ -177,6 +207,8 @@ def test_an_expression_means(text, tree):
         ("disc(0 0,1,1)", "column 1: disc: x (0.0, 0.0); expected a number from -2 to 2"),
         ("disc()", "column 6: unexpected ')'; expected a number"),
         ("speech & cell(0.5)", "column 10: cell: 0.5; expected the name of a class, such as cell(speech)"),
+        ("mix & region()", "column 7: region: expected one NAME, 1 to 64 letters, digits, _ and -"),
+        ("region(a b)", "column 1: region: expected one NAME"),
         ("certain(0.4..)", "column 14: unexpected ')'; expected a number"),
         ("speech; rm", "column 7: unexpected ';'; expected an operator & | - + or the end"),
         ("\u0663*drums", "column 1: unexpected '\u0663'; expected a class, a region, mix, '!', '(' or a gain"),
@@ -220,7 +252,7 @@ def test_the_largest_expressions_work():
 
 
 words = st.sampled_from(
-    [*"!&|+-*(),=", "..", "dB", "0.5", "-1", "1e9", "speech", "mix", "soft", "r", "lasso(", "disc(", "cell(", " "]
+    [*"!&|+-*(),=", "..", "dB", "0.5", "-1", "1e9", "speech", "mix", "soft", "r", "lasso(", "disc(", "region(", "cell(", " "]
 )
 
 
@@ -277,6 +309,26 @@ def test_a_bus_reads_from_one_text():
             lambda: compile(choose("mix&spech"), BUNDLE),
             "bus 'b0': column 5: unknown class 'spech'; did you mean 'speech'? known: mix",
         ),
+        (lambda: Bus("a", Mix(), pan=1.01), "bus 'a': pan 1.01; expected a number from -1 to 1"),
+        (
+            lambda: Bus("a", Mix(), outputs=()),
+            "bus 'a': outputs []; expected 1 to 8 different channels from 1 to 64, such as [1, 2]",
+        ),
+        (lambda: Bus("a", Mix(), outputs=(1, 1)), "bus 'a': outputs [1, 1]; expected 1 to 8 different channels"),
+        (lambda: Bus("a", Mix(), outputs=(True,)), "bus 'a': outputs [True]; expected 1 to 8 different channels"),
+        (lambda: Bus("a", Mix(), outputs=([1],)), "bus 'a': outputs [[1]]; expected 1 to 8 different channels"),
+        (lambda: Strip(gain_db=99), "bus 'residual': gain_db 99; expected a number from -120 to 24"),
+        (lambda: named("a/b"), "region name 'a/b'; expected 1 to 64 letters, digits, _ and -"),
+        (lambda: named("a", "A"), "two regions named 'A'; expected names that differ in more than case"),
+        (lambda: named(*map(str, range(65))), "65 regions; expected 64 at most"),
+        (
+            lambda: compile(Selection(choose("mix & region(ab)").buses, regions=(("abc", Disc(0, 0, 1)),)), BUNDLE),
+            "bus 'b0': column 7: unknown region 'ab'; did you mean 'abc'? known: abc",
+        ),
+        (
+            lambda: compile(Selection(choose("region(a)").buses, regions=(("a", Disc(0, 0, 1)),)), EUCLID),
+            "bus 'b0': column 1: disc needs a disk, the model's space is Euclidean; ",
+        ),
         (lambda: compile(choose("cell(drum)"), BUNDLE), "bus 'b0': column 1: unknown class 'drum'; did you mean 'drums'?"),
         (
             lambda: compile(choose("!disc(0,0,1)"), EUCLID),
@@ -294,13 +346,47 @@ def test_a_bus_that_cannot_be_is_refused(make, message):
 
 def test_faders_mute_and_solo_become_gains():
     def gains(*buses: Bus, residual: bool = True) -> list[float]:
-        return compile(Selection(buses, residual), BUNDLE).gains().tolist()
+        return compile(Selection(buses, Strip() if residual else None), BUNDLE).gains().tolist()
 
     loud, plain = Bus("a", Named("bass"), gain_db=20), Bus("b", Named("drums"))
     assert gains(loud, plain) == [10.0, 1.0, 1.0]
     assert gains(loud, replace(plain, mute=True), residual=False) == [10.0, 0.0]
     assert gains(replace(loud, solo=True), plain) == [10.0, 0.0, 0.0]
     assert gains(replace(loud, solo=True, mute=True), plain) == [0.0, 0.0, 0.0]
+    assert gains(replace(loud, gain_db=-90), plain) == [0.0, 1.0, 1.0]  # a fader that is all the way down is off
+
+
+def test_the_residual_has_a_fader_of_its_own():
+    def gains(residual: Strip) -> list[float]:
+        return compile(Selection((Bus("a", Named("bass")),), residual), BUNDLE).gains().tolist()
+
+    assert gains(Strip(gain_db=20)) == [1.0, 10.0]
+    assert gains(Strip(solo=True)) == [0.0, 1.0]
+    assert gains(Strip(mute=True)) == [1.0, 0.0]
+
+
+def by_name(expression: Expression, regions: dict[str, Region]) -> Expression:
+    """The same tree with its regions under names, which ``regions`` gets to know."""
+    match expression:
+        case Area(region):
+            regions[str(len(regions))] = region
+            return Ref(str(len(regions) - 1))
+        case Not(of):
+            return Not(by_name(of, regions))
+        case Gain(amount, decibel, of):
+            return Gain(amount, decibel, by_name(of, regions))
+        case Pair(operator, left, right):
+            return Pair(operator, by_name(left, regions), by_name(right, regions))
+    return expression
+
+
+@settings(CALM)
+@given(expressions)
+def test_a_named_region_is_the_region(expression):
+    regions: dict[str, Region] = {}
+    indirect = Selection((Bus("a", by_name(expression, regions)),), regions=tuple(regions.items()))
+    masks, embedding = frames(1)
+    np.testing.assert_array_equal(run(indirect, masks, embedding), run(Selection((Bus("a", expression),)), masks, embedding))
 
 
 # The kernel.
@@ -387,6 +473,66 @@ def test_the_edge_of_a_drawn_shape_is_as_wide_as_it_says(region, outline):
     np.testing.assert_allclose(found[edge], expected, atol=0.06)
 
 
+# Compiled programs travel as bytes.
+
+
+@settings(CALM)
+@given(st.lists(expressions, min_size=1, max_size=3), st.booleans())
+def test_a_program_that_has_travelled_does_the_same(chosen, residual):
+    selection = Selection(tuple(Bus(f"b{i}", e, smooth_ms=i) for i, e in enumerate(chosen)), Strip() if residual else None)
+    code = Code.unpack(compile(selection, BUNDLE).code.pack())
+    assert Code.unpack(code.pack()).pack() == code.pack()
+    program, (masks, embedding) = Program(BUNDLE, selection.names, code), frames(2)
+    out = np.empty((2, len(selection.names), BINS), np.float32)
+    program.masks(masks, embedding, out, program.initial_state())
+    np.testing.assert_array_equal(out, run(selection, masks, embedding))
+    assert program.gains().tolist() == [1.0] * len(selection.names)
+
+
+TRAVELLER = compile(
+    choose("lasso(0 0, 1 0, 1 1) & cell(drums) | !speech", "0.5*disc(0,0,r=1)", residual=True), BUNDLE
+).code.pack()
+
+
+@settings(THOROUGH)
+@given(
+    st.one_of(
+        st.binary(max_size=200),
+        st.builds(
+            lambda at, new: TRAVELLER[:at] + new + TRAVELLER[at + len(new) :],
+            st.integers(0, len(TRAVELLER)),
+            st.binary(max_size=9),
+        ),
+        st.builds(lambda end: TRAVELLER[:end], st.integers(0, len(TRAVELLER) - 1)),
+        st.builds(
+            lambda at, word: (
+                TRAVELLER[: -4 * at] + word.to_bytes(4, "little", signed=True) + TRAVELLER[len(TRAVELLER) - 4 * at + 4 :]
+            ),
+            st.integers(1, 33),
+            st.integers(-3, 15),
+        ),
+    )
+)
+def test_any_bytes_are_a_safe_program_or_one_line(data):
+    """What is not refused runs within its arrays, whatever it computes."""
+    try:
+        code = Code.unpack(data)
+        program = Program(BUNDLE, tuple(map(str, range(code.buses))), code)
+    except ControlError as error:
+        assert "\n" not in str(error) and len(str(error)) < 300
+        return
+    masks, embedding = frames(1)
+    with mock.patch.object(kernels, "run_program", kernels.run_program.py_func), np.errstate(all="ignore"):
+        program.masks(masks, embedding, np.empty((1, code.buses, BINS), np.float32), program.initial_state())
+
+
+def test_a_program_for_another_model_or_other_buses_is_refused():
+    code = compile(choose("disc(0,0,1) | guitar"), BUNDLE).code
+    for bundle, names in ((WIDE, ("a",)), (replace(BUNDLE, classes=BUNDLE.classes[:1]), ("a",)), (BUNDLE, ("a", "b"))):
+        with pytest.raises(ControlError, match=r"^compiled program: .*; send the scene again$"):
+            Program(bundle, names, code)
+
+
 # The laws.
 
 
@@ -415,7 +561,7 @@ def test_classes_and_cells_of_a_level_add_up_to_one(level, edge, bundle):
 @given(st.lists(expressions, min_size=1, max_size=4), st.sampled_from([0.0, 3.0, 50.0]))
 def test_the_residual_is_what_all_others_leave(chosen, smooth_ms):
     buses = tuple(Bus(f"b{index}", expression, smooth_ms=smooth_ms * index) for index, expression in enumerate(chosen))
-    found = run(Selection(buses, residual=True), *frames(4))
+    found = run(Selection(buses, Strip()), *frames(4))
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5 * MAX_REACH)
     np.testing.assert_array_equal(found[:, :-1], run(Selection(buses), *frames(4)))
 
@@ -483,6 +629,42 @@ def test_a_shipped_preset_loads_and_runs(path):
     assert np.isfinite(found).all() and (np.abs(found).max(axis=(0, 2)) > 0).all()
 
 
+def test_a_preset_says_all_that_a_selection_holds(tmp_path: Path):
+    text = """
+        [residual]
+        gain_db = -3.0
+        outputs = [3]
+        [buses.a]
+        select = "region(1) - region(rim)"
+        outputs = [5, 6]
+        pan = -0.5
+        wet = 0.25
+        invert = true
+        [regions]
+        1.disc = {x = 0, y = 0.5, r = 1, soft = 0.1}
+        rim.lasso = {points = [[0, 0], [1, 0], [1, 1]]}
+        [live]
+        anything = 1
+        [midi]
+        anything = 2
+    """
+    (tmp_path / "p.toml").write_text(text, encoding="utf8")
+    assert load_preset(tmp_path / "p.toml") == Selection(
+        (Bus("a", Pair("-", Ref("1"), Ref("rim")), outputs=(5, 6), pan=-0.5, wet=0.25, invert=True),),
+        Strip(gain_db=-3, outputs=(3,)),
+        (("1", Disc(0, 0.5, 1, soft=0.1)), ("rim", Lasso(((0, 0), (1, 0), (1, 1))))),
+    )
+
+
+def test_presets_of_the_users_own_go_by_name_and_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path / "none"))
+    shipped = load_preset("karaoke")
+    monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path))
+    for name in ("karaoke", "mine"):
+        (tmp_path / f"{name}.toml").write_text("[buses.a]\nselect = 'mix'", encoding="utf8")
+    assert load_preset("karaoke") == load_preset("mine") == Selection((Bus("a", Mix()),)) != shipped
+
+
 def test_presets_are_shipped():
     assert {"stems", "voice", "disk", "karaoke"} <= {path.stem for path in PRESETS}
 
@@ -490,8 +672,26 @@ def test_presets_are_shipped():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("residual = 1\n[buses.a]\nselect='mix'", "preset 'p': residual 1; expected true or false"),
-        ("residuals = true", "preset 'p': unknown key 'residuals'; did you mean 'residual'? known: residual, buses"),
+        ("residual = 1\n[buses.a]\nselect='mix'", "preset 'p': residual 1; expected true, false or a table [residual]"),
+        (
+            "residuals = true",
+            "preset 'p': unknown key 'residuals'; did you mean 'residual'? known: residual, buses, regions, live",
+        ),
+        ("residual = {gain = 3}", "preset 'p': residual: unknown key 'gain'; did you mean 'gain_db'? known: gain_db, mute"),
+        ("residual = {gain_db = 99}", "preset 'p': residual: bus 'residual': gain_db 99; expected"),
+        ("residual = {smooth_ms = 9}", "preset 'p': residual: unknown key 'smooth_ms'; "),
+        ("regions = 3", "preset 'p': regions 3; expected tables [regions.NAME]"),
+        ("regions.a = 3", "preset 'p': region 'a': 3; expected one shape, such as disc = {x = 0.5, y = 0.2, r = 0.8}"),
+        ("regions.a.disk = {x=0}", "preset 'p': region 'a': unknown shape 'disk'; did you mean 'disc'? known: disc, half"),
+        ("regions.a.disc = 3", "preset 'p': region 'a': disc 3; expected a table of x, y, r and maybe soft"),
+        ("regions.a.disc = {radius=1}", "preset 'p': region 'a': disc: unknown key 'radius'; known: x, y, r, soft"),
+        ("regions.a.disc = {x=0, y=0}", "preset 'p': region 'a': disc: 'r' is missing; expected x, y, r and maybe soft="),
+        ("regions.a.disc = {x='0', y=0, r=1}", "preset 'p': region 'a': disc: x '0'; expected a number from -2 to 2"),
+        ("regions.a.lasso.points = [[0, 0], [1, 1]]", "preset 'p': region 'a': lasso: 2 points; expected 3 to 256"),
+        ("regions.a.lasso.points = [0, 0, [1, 1]]", "preset 'p': region 'a': lasso: 0; expected points such as"),
+        ("regions.a.lasso.points = 7", "preset 'p': region 'a': lasso: 0 points; expected 3 to 256"),
+        ("regions.'a/b'.disc = {x=0, y=0, r=1}\nbuses.a.select = 'mix'", "preset 'p': region name 'a/b'; expected"),
+        ("x = " + "9" * 5000, "preset 'p': '"),
         ("buses = 3", "preset 'p': buses 3; expected tables [buses.NAME]"),
         ("buses.a = 3", "preset 'p': bus 'a': 3; expected a table [buses.NAME] with select"),
         ("", "preset 'p': 0 buses; expected 1 to 64"),
@@ -499,6 +699,8 @@ def test_presets_are_shipped():
         ("[buses.a]\nselect=3", "preset 'p': bus 'a': select 3; expected an expression in quotes"),
         ("[buses.a]\nselect='mix'\ngain=3", "preset 'p': bus 'a': unknown key 'gain'; did you mean 'gain_db'? known: gain_db, "),
         ("[buses.a]\nselect='mix'\ngain_db='3'", "preset 'p': bus 'a': gain_db '3'; expected a number from -120 to 24"),
+        ("[buses.a]\nselect='mix'\noutputs=[1, 99]", "preset 'p': bus 'a': outputs [1, 99]; expected 1 to 8 different"),
+        ("[buses.a]\nselect='mix'\noutputs='12'", "preset 'p': bus 'a': outputs '12'; expected 1 to 8 different"),
         ("[buses.a]\nselect='mix +'", "preset 'p': bus 'a': column 6: the text ends; expected a class"),
         ("[buses.'a/b']\nselect='mix'", "preset 'p': bus name 'a/b'; expected 1 to 64 letters"),
         ("[buses", "preset '"),

@@ -1,7 +1,7 @@
 """Sound files and sample rates: the only door to soundfile and soxr.
 
-Called by render.py, one reader and some writers per thread. Audio is float32 (channels, samples), lengths are in samples
-of the file's own rate. Files are read and written block by block, so memory does not grow with their length.
+Called by render.py and record.py, one reader and some writers per thread. Audio is float32 (channels, samples), lengths
+are in samples of the file's own rate. Files are read and written block by block, so memory does not grow with their length.
 Every trouble with a file is an AudioFileError in one line.
 """
 
@@ -33,6 +33,7 @@ _OPENED = """
 SUFFIXES = frozenset(_OPENED.split())
 UNKNOWN_LENGTH = 2**62  # a FLAC written into a pipe promises about 2^63 samples
 WAV_LIMIT_BYTES = 2**32 - 2**16  # sizes in a WAV header are 32 bits; the rest is room for the header
+AUTO_DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE of sndfile.h: at the end, what fits into a WAV becomes one
 LEAD_MS = 10  # silence on either side of a resampled signal: longer than the filters ring
 
 
@@ -183,29 +184,37 @@ def _count(path: Path) -> int:
 
 
 class AudioWriter:
-    """A sound file under construction, hidden beside ``path`` until it is whole.
+    """A sound file under construction, ``hidden`` beside ``path`` until it is whole.
 
-    A context manager: leaving it in peace gives the file its name, leaving it by any exception deletes it. ``samples`` is
-    the expected length (a WAV beyond 4 GiB becomes RF64). ``clipped`` counts samples beyond full scale, in integer formats.
+    A context manager: leaving it in peace gives the file its name, leaving it by any exception deletes it; ``open``, ``keep``
+    and ``discard`` are the same by hand. ``samples`` is the expected length, None where nobody knows it (a WAV beyond 4 GiB
+    becomes RF64). ``clipped`` counts samples beyond full scale, in integer formats.
     """
 
     def __init__(
-        self, path: Path, rate_hz: int, channels: int, *, samples: int, format: str = "wav", bits: str | None = None
+        self, path: Path, rate_hz: int, channels: int, *, samples: int | None, format: str = "wav", bits: str | None = None
     ) -> None:
         self.path, self.position, self.clipped = path, 0, 0
         self._encoding = encoding(format, bits)
         _check_limits(path, format, rate_hz, channels)
         self._rate_hz, self._channels = rate_hz, channels
-        wide = format == "wav" and samples * channels * self._encoding.sample_bytes > WAV_LIMIT_BYTES
-        self._container = "RF64" if wide else self._encoding.container
-        self._hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+        self._unknown = format == "wav" and samples is None
+        wide = format == "wav" and (samples or 0) * channels * self._encoding.sample_bytes > WAV_LIMIT_BYTES
+        self._container = "RF64" if wide or self._unknown else self._encoding.container
+        self.hidden = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
 
     def __enter__(self) -> Self:
+        return self.open()
+
+    def open(self) -> Self:
+        """Make the hidden file. Raises AudioFileError."""
         try:
             self._file = self._create()
         except BaseException:
             self._remove()
             raise
+        if self._unknown:
+            soundfile._snd.sf_command(self._file._file, AUTO_DOWNGRADE, soundfile._ffi.NULL, 1)
         return self
 
     def _create(self) -> soundfile.SoundFile:
@@ -213,8 +222,8 @@ class AudioWriter:
         try:
             if self.path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            self._hidden.open("xb").close()  # tells why it cannot, where libsndfile does not
-            return soundfile.SoundFile(_native(self._hidden), "w", *shape, format=self._container)
+            self.hidden.open("xb").close()  # tells why it cannot, where libsndfile does not
+            return soundfile.SoundFile(_native(self.hidden), "w", *shape, format=self._container)
         except OSError as error:
             raise unwritable(self.path, error) from None
         except soundfile.LibsndfileError as error:
@@ -223,10 +232,14 @@ class AudioWriter:
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
-                self.finish()
-                self._publish()
+                self.keep()
         finally:
-            self._discard()
+            self.discard()
+
+    def keep(self) -> None:
+        """Close the file and give it its name. Raises AudioFileError; it is then still there, hidden."""
+        self.finish()
+        self._publish()
 
     def write(self, block: F32) -> None:
         """Append (channels, n) samples. Integer formats round to the nearest code; beyond full scale they clip and count."""
@@ -240,6 +253,16 @@ class AudioWriter:
             raise self._failure(error) from None
         self.position += block.shape[1]
 
+    def resize(self, samples: int) -> None:
+        """Cut the end of a WAV off, or append silence: a hole, where the disk can have one. Also after a failed ``write``."""
+        if samples and not self.position:  # libsndfile finds its place only behind a first sample
+            self.write(np.zeros((self._channels, 1), np.float32))
+        try:
+            self._file.truncate(samples)
+        except soundfile.LibsndfileError as error:
+            raise self._failure(error) from None
+        self.position = samples
+
     def finish(self) -> None:
         """Close the file and make sure that all of it is there; only renaming is left to do. Raises AudioFileError.
 
@@ -249,7 +272,7 @@ class AudioWriter:
             return
         try:
             self._file.close()
-            with soundfile.SoundFile(_native(self._hidden)) as written:
+            with soundfile.SoundFile(_native(self.hidden)) as written:
                 written.seek(max(0, self.position - 1))
                 whole = written.frames == self.position and len(written.read(1)) == min(1, self.position)
         except soundfile.LibsndfileError as error:
@@ -259,11 +282,12 @@ class AudioWriter:
 
     def _publish(self) -> None:
         try:
-            self._hidden.replace(self.path)
+            self.hidden.replace(self.path)
         except OSError as error:
             raise unwritable(self.path, error) from None
 
-    def _discard(self) -> None:
+    def discard(self) -> None:
+        """Close and delete the file, unless it has its name already."""
         try:
             with suppress(soundfile.LibsndfileError):  # it is about to be deleted
                 self._file.close()
@@ -272,12 +296,13 @@ class AudioWriter:
 
     def _remove(self) -> None:
         with suppress(OSError):  # it was never made, or renamed, or nothing can be done
-            self._hidden.unlink()
+            self.hidden.unlink()
 
     def _failure(self, error: Exception) -> AudioFileError:
         """libsndfile only says 'System error'; writing on by hand brings out the real one."""
         try:
-            with self._hidden.open("ab") as file:
+            with self.hidden.open("r+b") as file:
+                file.seek(0, os.SEEK_END)
                 file.write(bytes(2**20))
         except OSError as real:
             return unwritable(self.path, real)

@@ -20,7 +20,7 @@ from .audiofile import SUFFIXES
 from .contract import Bundle, load_bundle
 from .errors import AudioFileError, SepstreamError
 from .render import Progress, RenderOptions, RenderReport, pipelines, render_file
-from .selection import Selection, compile, load_preset, read_bus
+from .selection import Selection, Strip, compile, load_preset, read_bus
 
 FAREWELL_S = 10.0  # for a child to notice that it shall stop; it looks after each block
 
@@ -66,12 +66,14 @@ def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Gen
 
 
 def choose(config: RenderConfig, bundle: Bundle) -> Selection:
-    """The preset's buses, then the stems, then the single buses."""
+    """The preset's buses, then the stems, then the single buses; these know the preset's regions, too."""
     stems = config.stems or (None if config.buses or config.preset else "leaves")
-    parts = [load_preset(config.preset)] if config.preset else []
-    parts += [Selection.stems(bundle, stems)] if stems else []
-    buses = [bus for part in parts for bus in part.buses] + [read_bus(text) for text in config.buses]
-    return Selection(tuple(buses), config.residual or any(part.residual for part in parts))
+    preset = load_preset(config.preset) if config.preset else None
+    buses = preset.buses if preset else ()
+    buses += Selection.stems(bundle, stems).buses if stems else ()
+    buses += tuple(read_bus(text) for text in config.buses)
+    residual = preset.residual if preset and preset.residual else Strip() if config.residual else None
+    return Selection(buses, residual, preset.regions if preset else ())
 
 
 def plan(inputs: Sequence[Path], out: Path) -> list[Task]:

@@ -5,6 +5,8 @@
     ├── ExpressionError    a bus expression or preset that cannot be read
     ├── AudioFileError     a sound file that cannot be read or written
     ├── ProviderError      an ONNX Runtime provider that was asked for and is not there
+    ├── DeviceError        a sound card, MIDI port or socket that is missing or refuses
+    ├── ControlError       a control, binding or message that cannot be used
     └── DataError          training data, recipes and checkpoints
 
 A message is one line: the thing, the value, what was expected, the next step.
@@ -32,6 +34,14 @@ class AudioFileError(SepstreamError):
 
 class ProviderError(SepstreamError):
     """The asked-for ONNX Runtime provider is not available."""
+
+
+class DeviceError(SepstreamError):
+    """A sound card, MIDI port or socket is missing or refuses what is asked of it."""
+
+
+class ControlError(SepstreamError):
+    """A control, a binding or a message cannot be used."""
 
 
 class DataError(SepstreamError):

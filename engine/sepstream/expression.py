@@ -21,6 +21,7 @@ operands - always means "without": a + -6dB*b adds a quieter b.
     lasso(0 0, 0.5 0, 0.5 0.5)      a closed outline, as drawn on the disk
     cell(NAME)                      where the class is the likeliest of its level: all parents, or all leaves
     side(NAME)                      the class's own side of its boundary
+    region(NAME)                    a region that the selection names, to be moved while it plays: [regions.NAME] in a preset
 
 Distances are hyperbolic, at curvature -1. ``soft=0.1`` in any region makes its edge that wide; without it the edge is
 hard. Any value may be given by name: annulus(x=0, y=0, inner=0.2, outer=0.6). disk.py has the details.
@@ -43,6 +44,7 @@ MAX_PARTS = 128
 MAX_DEPTH = 32  # of parentheses
 MAX_GAIN = 16.0  # of one gain, +24 dB
 MAX_REACH = 64.0  # of a whole expression, +36 dB
+REGION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 GAIN_DB = (-120.0, 24.0)
 
 Operator = Literal["&", "|", "-", "+"]
@@ -91,6 +93,17 @@ class Area(Expression):
 
     def __str__(self) -> str:
         return str(self.region)
+
+
+@dataclass(frozen=True)
+class Ref(Expression):
+    """The mask of the region that the selection has under this name (Selection.regions)."""
+
+    name: str
+    column: int = field(default=1, compare=False)
+
+    def __str__(self) -> str:
+        return f"region({self.name})"
 
 
 @dataclass(frozen=True)
@@ -211,13 +224,14 @@ def quoted(value: Any) -> str:
 
 
 class _Token(NamedTuple):
-    kind: str  # number, name, sign, end
+    kind: str  # region, number, name, sign, end; region(NAME) is one token: its name may look like a number
     text: str
     column: int
 
 
 _TOKEN = re.compile(
-    r"(?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
+    rf"(?P<region>region\s*\(\s*{REGION_NAME.pattern}\s*\))"
+    r"|(?P<number>(?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"
     r"|(?P<sign>\.\.|[!&|+\-*(),=])|(?P<space>\s+)|(?P<other>.)",
     re.ASCII | re.DOTALL,
 )
@@ -275,6 +289,9 @@ class _Parser:
             return Gain(amount, decibel, of)
 
     def _atom(self) -> Expression:
+        if self._token.kind == "region":
+            word = self._next()
+            return Ref(word.text.partition("(")[2].rstrip(")").strip(), word.column)
         if self._token.text == "(":
             return self._parenthesis()
         if self._token.kind != "name":
@@ -295,6 +312,8 @@ class _Parser:
         return inner
 
     def _region(self, word: _Token) -> Region:
+        if word.text == "region":
+            raise ExpressionError(f"column {word.column}: region: expected one NAME, 1 to 64 letters, digits, _ and -")
         if word.text not in REGIONS:
             raise ExpressionError(f"column {word.column}: unknown region '{word.text}'; {nearest(word.text, REGIONS)}")
         kind = REGIONS[word.text]
@@ -306,7 +325,7 @@ class _Parser:
             self._expect(",", "',' or ')'")
             self._argument(kind, values, named)
         with located(f"column {word.column}"):
-            return _make_region(kind, values, named)
+            return make_region(kind, values, named)
 
     def _argument(self, kind: type[Region], values: list[Any], named: dict[str, Any]) -> None:
         """A class, NAME=VALUE, or numbers."""
@@ -363,8 +382,8 @@ class _Parser:
         raise ExpressionError(f"column {self._token.column}: {found}; expected {expected}")
 
 
-def _make_region(kind: type[Region], values: list[Any], named: Mapping[str, Any]) -> Region:
-    """Values in the order of the call and by name -> the region; a lasso's values are its points."""
+def make_region(kind: type[Region], values: list[Any], named: Mapping[str, Any]) -> Region:
+    """Values in the order of the call and by name -> the region; a lasso's values are its points. Raises ExpressionError."""
     parameters, takes = kind.parameters(), f"expected {', '.join(kind.parameters())} and maybe soft="
     if kind is Lasso:
         values = [tuple(values)]

@@ -6,12 +6,17 @@ tests compare. All kernels and their helpers live in this file: Numba's cache do
 
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
@@ -354,3 +359,153 @@ def _rest(others: F32, out: F32) -> None:
     for b in range(others.shape[0]):
         for f in range(out.size):
             out[f] -= others[b, f]
+
+
+@kernel
+def route(sources: F32, now: F32, target: F32, slope: float, out: F32) -> None:
+    """(sources, inputs, n) through the matrix ``now`` (outputs, sources, inputs) -> (n, outputs) interleaved. Each entry
+    moves towards ``target`` by ``slope`` a sample, and ``now`` ends where they are."""
+    step = np.float32(slope)
+    out[:] = 0.0
+    for o in range(now.shape[0]):
+        for s in range(now.shape[1]):
+            for c in range(now.shape[2]):
+                gain, end = now[o, s, c], target[o, s, c]
+                if gain == 0.0 and end == 0.0:
+                    continue
+                for i in range(out.shape[0]):
+                    if gain != end:
+                        gap = end - gain
+                        gain = end if abs(gap) <= step else gain + (step if gap > 0.0 else -step)
+                    out[i, o] += gain * sources[s, c, i]
+                now[o, s, c] = gain
+
+
+@kernel
+def levels(lanes: F32, decay: float, follow: float, out: F32) -> None:
+    """(lanes, n) -> (lanes, 2) in place: the peak, falling by ``decay`` a call, and the mean square, a one-pole."""
+    for k in range(lanes.shape[0]):
+        peak, square = np.float32(0.0), 0.0
+        for i in range(lanes.shape[1]):
+            peak = max(peak, abs(lanes[k, i]))
+            square += lanes[k, i] * lanes[k, i]
+        out[k, 0] = max(peak, out[k, 0] * np.float32(decay))
+        out[k, 1] += np.float32(follow) * (np.float32(square / lanes.shape[1]) - out[k, 1])
+
+
+@kernel
+def read_ring(ring: F32, at: int, out: F32) -> None:
+    """(frames, lanes) ring, its length a power of two, from frame ``at`` -> (lanes, n)."""
+    mask = ring.shape[0] - 1
+    for i in range(out.shape[1]):
+        for k in range(out.shape[0]):
+            out[k, i] = ring[(at + i) & mask, k]
+
+
+@kernel
+def write_ring(frames: F32, at: int, ring: F32) -> None:
+    """(n, lanes) into the (frames, lanes) ring from frame ``at`` on."""
+    mask = ring.shape[0] - 1
+    for i in range(frames.shape[0]):
+        for k in range(frames.shape[1]):
+            ring[(at + i) & mask, k] = frames[i, k]
+
+
+# What the audio callback needs of the machine, without the interpreter: a barrier, a clock, a way to wake a thread.
+# With NUMBA_DISABLE_JIT there is no callback to compile, and their plain twins stand in.
+
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # made at run time
+
+    def fence() -> None:
+        """Nothing to order: the interpreter's own locks do."""
+
+    now_ns = time.monotonic_ns
+
+    def wake(descriptor: int) -> None:
+        os.write(descriptor, (1).to_bytes(8, "little"))
+
+    def pa_callback(function: Callable[..., Any]) -> Any:
+        return function
+
+    view = numba.carray
+
+else:
+
+    @intrinsic
+    def fence(typing: Any) -> Any:
+        """What was stored before is seen by others before what is stored after."""
+
+        def generate(context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            builder.fence("seq_cst")
+            return context.get_dummy_value()
+
+        return types.void(), generate
+
+    @intrinsic
+    def now_ns(typing: Any) -> Any:
+        """The monotonic clock; 0 where the C library has no clock_gettime."""
+
+        def generate(_context: Any, builder: Any, _signature: Any, _arguments: Any) -> Any:
+            long = ir.IntType(64)
+            if not hasattr(time, "CLOCK_MONOTONIC"):
+                return long(0)
+            spec = cgutils.alloca_once(builder, ir.ArrayType(long, 2))
+            form = ir.FunctionType(ir.IntType(32), (ir.IntType(32), spec.type))
+            clock = cgutils.get_or_insert_function(builder.module, form, "clock_gettime")
+            builder.call(clock, (ir.IntType(32)(time.CLOCK_MONOTONIC), spec))
+            seconds, rest = (builder.load(cgutils.gep_inbounds(builder, spec, 0, k)) for k in range(2))
+            return builder.add(builder.mul(seconds, long(1_000_000_000)), rest)
+
+        return types.int64(), generate
+
+    @intrinsic
+    def wake(typing: Any, descriptor: Any) -> Any:
+        """Write the number 1, 8 bytes of it, to an eventfd or a pipe."""
+
+        def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            long = ir.IntType(64)
+            one = cgutils.alloca_once_value(builder, long(1))
+            form = ir.FunctionType(long, (ir.IntType(32), one.type, long))
+            write = cgutils.get_or_insert_function(builder.module, form, "write")
+            builder.call(write, (builder.trunc(arguments[0], ir.IntType(32)), one, long(8)))
+            return cgutils.get_null_value(ir.LiteralStructType(()).as_pointer())
+
+        return types.void(types.int64), generate
+
+    view = numba.carray
+    _pointer = types.voidptr
+    pa_callback = numba.cfunc(
+        types.int32(_pointer, _pointer, types.ulong, _pointer, types.ulong, _pointer), nopython=True, cache=_CACHE
+    )
+
+
+def summing_kernel(function: Callable[..., Any]) -> Any:
+    """A kernel whose sums may be taken in any one order, always the same: vector units make them five times as fast."""
+    return numba.njit(nogil=True, cache=_CACHE, fastmath={"contract", "arcp", "nsz", "reassoc"})(function)
+
+
+@summing_kernel
+def resample(audio: F32, table: F32, advance: int, at: int, row: int, out: F32) -> None:  # noqa: PLR0917
+    """(channels, past + n) audio -> (channels, m): each sample is a row of (phases, taps) ``table`` times as many samples.
+
+    The first is ``row``, laid on the samples from ``at`` on; each next one lies ``advance`` phases later.
+    """
+    phases, taps = table.shape
+    whole, rest = advance // phases, advance % phases
+    for c in range(audio.shape[0]):
+        start, phase = at, row
+        for k in range(out.shape[1]):
+            heard, weights = audio[c, start : start + taps], table[phase]  # slices: indices that cannot wrap vectorize
+            total = np.float32(0.0)
+            for j in range(taps):
+                total += heard[j] * weights[j]
+            out[c, k] = total
+            start, phase = start + whole, phase + rest
+            if phase >= phases:
+                start, phase = start + 1, phase - phases
+
+
+@kernel
+def barrier() -> None:
+    """``fence`` for the interpreter's side."""
+    fence()

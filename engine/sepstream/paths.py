@@ -1,5 +1,6 @@
-"""Where the data that travels with the package lies: presets and model bundles."""
+"""Where data lies: the presets and model bundles that travel with the package, and the user's own presets."""
 
+import os
 from pathlib import Path
 
 
@@ -10,3 +11,9 @@ def data_dir(kind: str) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"the data folder '{kind}' is missing; install the package anew")
+
+
+def user_presets() -> Path:
+    """The folder of the user's own presets, there or not: $SEPSTREAM_PRESETS, else one among the user's settings."""
+    settings = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")  # noqa: PTH111 - homeless is no error
+    return Path(os.environ.get("SEPSTREAM_PRESETS") or Path(settings, "sepstream", "presets"))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import kernels
 from .contract import Bundle
 from .errors import ExpressionError
+from .program import Program
 from .selection import Selection, compile
 from .separator import ModelState, Separation, Separator
 from .spectral import AnalysisState, Stft, SynthesisState
@@ -47,9 +48,6 @@ class Pipeline:
         self, bundle: Bundle, selection: Selection, channels: int, *, provider: str = "auto", hops: int | None = None
     ) -> None:
         self.bundle, self.channels, self.hops = bundle, channels, hops or 1
-        self.program = compile(selection, bundle)
-        self.buses: tuple[str, ...] = self.program.buses
-        self._targets = self.program.gains()
         self.stft = Stft(bundle.stft)
         self.separator = Separator(bundle, self.hops, provider)
         self.provider = self.separator.provider
@@ -58,8 +56,7 @@ class Pipeline:
         self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
         self._block = np.zeros((channels, self.block_samples), np.float32)
         self._magnitude = np.zeros((self.hops, bundle.band.bins), np.float32)
-        self._masks = np.zeros((self.hops, len(self.buses), bundle.band.bins), np.float32)
-        self._chosen = np.zeros((self.hops, len(self.buses), channels, bundle.stft.bins), np.complex64)
+        self._run(compile(selection, bundle))
         self._state = self.initial_state()
         self._warm_up()
 
@@ -82,6 +79,12 @@ class Pipeline:
     @state.setter
     def state(self, state: State) -> None:
         self._state = state
+
+    def _run(self, program: Program) -> None:
+        self.program, self._targets = program, program.gains()
+        self.buses: tuple[str, ...] = program.buses
+        self._masks = np.zeros((self.hops, len(self.buses), self.bundle.band.bins), np.float32)
+        self._chosen = np.zeros((self.hops, len(self.buses), self.channels, self.bundle.stft.bins), np.complex64)
 
     def initial_state(self) -> State:
         buses, channels, spec = len(self.buses), self.channels, self.bundle.stft
@@ -106,6 +109,25 @@ class Pipeline:
         if program.buses != self.buses:
             raise ExpressionError(f"buses {list(program.buses)} differ from the running {list(self.buses)}; keep names and order")
         self.program, self._targets = program, program.gains()
+
+    def change(self, program: Program) -> F32 | None:
+        """Play ``program`` from the next block on, whatever its buses. Where they differ from the running ones, returns what
+        those still owe, (buses, channels, synthesis - hop): added to the next blocks, it cross-fades the old into the new."""
+        if program.buses == self.buses:
+            self.program, self._targets = program, program.gains()
+            return None
+        owed = self._state.synthesis.overlap.reshape(len(self.buses), self.channels, -1)
+        owed = owed * self._state.gains[:, None, None]
+        self._run(program)
+        fresh = self.initial_state()
+        kept = ("analysis", "delayed", "model", "pending")
+        self._state = fresh._replace(**{name: getattr(self._state, name) for name in kept})
+        return owed
+
+    def rejoin(self, history: F32) -> None:
+        """Go on after a gap; ``history`` (channels, analysis - hop) is the input just before the next block. The network
+        keeps its memory: it is old, but not wrong."""
+        self._state = self.initial_state()._replace(analysis=AnalysisState(history), model=self._state.model)
 
     def process(self, audio: F32) -> F32:
         """(channels, n) -> (buses, channels, n) for any n >= 0, in blocks of ``block_samples`` inside."""

@@ -1,21 +1,23 @@
-"""Buses: which classes and regions each one takes, with fader, mute and solo; presets; the compiled program.
+"""Buses: which classes and regions each one takes, with fader, mute and solo; named regions; presets; the compiler.
 
 What a bus takes is said in the language of expression.py. A preset is a TOML file:
 
-    residual = true            # one more bus: the mix without all that the others take
+    residual = true            # one more bus: the mix without all that the others take; or a table, as of a bus
     [buses.voice]              # in the order of the outputs
-    select = "speech"          # required; the others are not: gain_db, mute, solo, smooth_ms
+    select = "speech & region(1)"  # required; the others are not: smooth_ms, gain_db, mute, solo, pan, wet, invert, outputs
     gain_db = 3.0
+    [regions.1]                # for region(1), by the name and the parameters of its shape
+    disc = {x = 0.5, y = 0.2, r = 0.8, soft = 0.1}
 
-Values are frozen; any thread may make and compile them. A Program belongs to one thread at a time: it holds its
-kernel's room to work in.
+and may hold the tables [live] and [midi], which control/presets.py reads. Values are frozen; any thread may make and
+compile them.
 """
 
 import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -24,72 +26,143 @@ from numpy.typing import NDArray
 
 from . import kernels
 from .contract import Bundle
-from .disk import MAX_RADIUS, Annulus, Band, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Region, Side
+from .disk import REGIONS, Annulus, Band, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Region, Side
 from .errors import ExpressionError, nearest
-from .expression import GAIN_DB, Area, Expression, Gain, Mix, Named, Not, Pair, db_to_gain, located, parse, quoted
-from .paths import data_dir
+from .expression import (
+    GAIN_DB,
+    REGION_NAME,
+    Area,
+    Expression,
+    Gain,
+    Mix,
+    Named,
+    Not,
+    Pair,
+    Ref,
+    db_to_gain,
+    located,
+    make_region,
+    parse,
+    quoted,
+)
+from .paths import data_dir, user_presets
+from .program import NUMBERS, Code, Program
 
 F32 = NDArray[np.float32]
-F64 = NDArray[np.float64]
-I32 = NDArray[np.int32]
 
 RESIDUAL = "residual"  # the bus of everything that the others leave
 BUS_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 MAX_BUSES = 64
+MAX_REGIONS = 64
+MAX_OUTPUTS = 8  # of one bus
+MAX_OUTPUT = 64
 MAX_PRESET_BYTES = 1 << 20
+OFF_DB = -90.0  # a fader that stands here, or lower, is off
 OPERATORS = {"&": kernels.BOTH, "|": kernels.EITHER, "-": kernels.WITHOUT, "+": kernels.SUM}
-LIMITS = {"gain_db": GAIN_DB, "smooth_ms": (0.0, 2000.0)}
+LIMITS = {"gain_db": GAIN_DB, "pan": (-1.0, 1.0), "wet": (0.0, 1.0), "smooth_ms": (0.0, 2000.0)}
+LIVE_TABLES = ("live", "midi")  # of a preset; files have no use for them
 
 
-@dataclass(frozen=True)
-class Bus:
-    """One output: what it takes, its fader, and the time constant with which its mask follows the model's."""
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """What a mixing desk does to one bus. Files take fader, mute and solo; the rest says how it reaches the outputs.
 
-    name: str
-    expression: Expression
+    ``wet`` is the share of the bus, the rest is the input, delayed alike. ``outputs`` count from 1.
+    """
+
     gain_db: float = 0.0
     mute: bool = False
     solo: bool = False
-    smooth_ms: float = 0.0
+    pan: float = 0.0
+    wet: float = 1.0
+    invert: bool = False
+    outputs: tuple[int, ...] = (1, 2)
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.name, str) and BUS_NAME.fullmatch(self.name)):
-            raise ExpressionError(f"bus name {quoted(self.name)}; expected 1 to 64 letters, digits, _ and -")
+        with located(f"bus '{self._label()}'"):
+            self._check()
+
+    def _label(self) -> str:
+        return RESIDUAL
+
+    def _check(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name, low)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise ExpressionError(f"{name} {quoted(value)}; expected a number from {low:g} to {high:g}")
+        for name in ("mute", "solo", "invert"):
+            if not isinstance(getattr(self, name), bool):
+                raise ExpressionError(f"{name} {quoted(getattr(self, name))}; expected true or false")
+        check_outputs(self.outputs)
+
+    @property
+    def fader(self) -> float:
+        """Linear; 0 where it is off. Mute and solo are not in it."""
+        return db_to_gain(self.gain_db) if self.gain_db > OFF_DB else 0.0
+
+
+@dataclass(frozen=True)
+class Bus(Strip):
+    """One output: what it takes, its strip, and the time constant with which its mask follows the model's."""
+
+    name: str
+    expression: Expression
+    smooth_ms: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_name("bus", self.name, BUS_NAME)
         if self.name.lower() == RESIDUAL:
             raise ExpressionError(
                 f"bus name '{self.name}' is kept for what the others leave; expected another name, or residual = true"
             )
-        for name, (low, high) in LIMITS.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-                raise ExpressionError(f"bus '{self.name}': {name} {quoted(value)}; expected a number from {low:g} to {high:g}")
-        for name in ("mute", "solo"):
-            if not isinstance(getattr(self, name), bool):
-                raise ExpressionError(f"bus '{self.name}': {name} {quoted(getattr(self, name))}; expected true or false")
+        super().__post_init__()
+
+    def _label(self) -> str:
+        return self.name
+
+
+def check_outputs(outputs: Any) -> None:
+    """Raises ExpressionError for anything but 1 to MAX_OUTPUTS different channels from 1 to MAX_OUTPUT."""
+    numbers = isinstance(outputs, tuple) and all(type(channel) is int and 1 <= channel <= MAX_OUTPUT for channel in outputs)
+    if not numbers or not 1 <= len(set(outputs)) == len(outputs) <= MAX_OUTPUTS:
+        shown = list(outputs) if isinstance(outputs, tuple) else outputs
+        wanted = f"1 to {MAX_OUTPUTS} different channels from 1 to {MAX_OUTPUT}, such as [1, 2]"
+        raise ExpressionError(f"outputs {quoted(shown)}; expected {wanted}")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The buses in order; ``residual`` appends one more, the mix without all that the others take."""
+    """The buses in order; ``residual`` is the strip of one more, the mix without all that the others take; the regions
+    that expressions know as region(NAME)."""
 
     buses: tuple[Bus, ...]
-    residual: bool = False
+    residual: Strip | None = None
+    regions: tuple[tuple[str, Region], ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.residual, bool):
-            raise ExpressionError(f"residual {quoted(self.residual)}; expected true or false")
         if not 1 <= len(self.names) <= MAX_BUSES:
             raise ExpressionError(f"{len(self.names)} buses; expected 1 to {MAX_BUSES}")
-        taken: set[str] = set()
-        for bus in self.buses:  # they become file names, and some file systems do not tell a from A
-            if bus.name.lower() in taken:
-                raise ExpressionError(f"two buses named '{bus.name}'; expected names that differ in more than case")
-            taken.add(bus.name.lower())
+        if len(self.regions) > MAX_REGIONS:
+            raise ExpressionError(f"{len(self.regions)} regions; expected {MAX_REGIONS} at most")
+        for name, _ in self.regions:
+            _check_name("region", name, REGION_NAME)
+        _check_apart("buses", [bus.name for bus in self.buses])
+        _check_apart("regions", [name for name, _ in self.regions])
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the buses, the residual's last."""
-        return tuple(bus.name for bus in self.buses) + (RESIDUAL,) * self.residual
+        return tuple(bus.name for bus in self.buses) + (RESIDUAL,) * (self.residual is not None)
+
+    @property
+    def strips(self) -> tuple[Strip, ...]:
+        """Of all buses, in the order of ``names``."""
+        return self.buses + ((self.residual,) if self.residual else ())
+
+    def gains(self) -> F32:
+        """(buses,) linear: where each fader stands. A solo anywhere silences the buses without one; mute beats solo."""
+        any_solo = any(strip.solo for strip in self.strips)
+        return np.array([0.0 if s.mute or (any_solo and not s.solo) else s.fader for s in self.strips], np.float32)
 
     @classmethod
     def stems(cls, bundle: Bundle, which: str = "leaves", residual: bool = False) -> "Selection":
@@ -99,7 +172,21 @@ class Selection:
         for name in names:
             if name not in bundle.class_names:
                 raise ExpressionError(f"unknown class {quoted(name)}; {nearest(name, [*groups, *bundle.class_names])}")
-        return cls(tuple(Bus(name, Named(name)) for name in names), residual)
+        return cls(tuple(Bus(name, Named(name)) for name in names), Strip() if residual else None)
+
+
+def _check_name(what: str, name: Any, pattern: re.Pattern[str]) -> None:
+    if not (isinstance(name, str) and pattern.fullmatch(name)):
+        raise ExpressionError(f"{what} name {quoted(name)}; expected 1 to 64 letters, digits, _ and -")
+
+
+def _check_apart(what: str, names: Iterable[str]) -> None:
+    """Buses become file names, and some file systems do not tell a from A."""
+    taken: set[str] = set()
+    for name in names:
+        if name.lower() in taken:
+            raise ExpressionError(f"two {what} named '{name}'; expected names that differ in more than case")
+        taken.add(name.lower())
 
 
 def read_bus(text: str) -> Bus:
@@ -111,111 +198,77 @@ def read_bus(text: str) -> Bus:
 
 
 def load_preset(preset: str | Path) -> Selection:
-    """A shipped preset by name, or a TOML file by path. Raises ExpressionError."""
-    path = _preset_path(preset)
+    """A shipped preset or the user's own by name, or a TOML file by path. Raises ExpressionError."""
+    path = preset_path(preset)
+    with located(f"preset '{path.stem}'"):
+        return read_selection(read_toml(path))
+
+
+def preset_paths() -> dict[str, Path]:
+    """The shipped presets and the user's own by name; the user's win."""
+    found = [path for folder in (data_dir("presets"), user_presets()) for path in sorted(folder.glob("*.toml"))]
+    return {path.stem: path for path in found}
+
+
+def preset_path(preset: str | Path) -> Path:
+    """A name, or anything that looks like a path -> where it lies. Raises ExpressionError for a name that nobody knows."""
+    path = Path(preset)
+    if isinstance(preset, Path) or path.suffix == ".toml" or len(path.parts) > 1:
+        return path
+    known = preset_paths()
+    if preset not in known:
+        raise ExpressionError(f"preset {quoted(preset)} is neither shipped nor a .toml file; {nearest(preset, known)}")
+    return known[preset]
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a file of at most MAX_PRESET_BYTES. Raises ExpressionError."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_PRESET_BYTES + 1)
-        table = tomllib.loads(data.decode("utf8"))
-    except OSError as error:
-        raise ExpressionError(f"preset '{path}' cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ExpressionError(f"preset '{path}' is not TOML: {' '.join(str(error).split())}") from None
-    with located(f"preset '{path.stem}'"):
         if len(data) > MAX_PRESET_BYTES:
             raise ExpressionError(f"longer than {MAX_PRESET_BYTES} bytes")
-        return _selection(table)
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """A compiled selection; the arrays are those of ``kernels.run_program``."""
-
-    selection: Selection
-    bundle: Bundle
-    code: I32
-    numbers: F64
-    forms: F64
-    outlines: F64
-    lifted: F64
-    distances: F64
-    stack: F32
-
-    @property
-    def buses(self) -> tuple[str, ...]:
-        """Names in the order of the outputs."""
-        return self.selection.names
-
-    def initial_state(self) -> F32:
-        """(buses, bins): the last masks; NaN where there are none yet, so that the first are taken as they come."""
-        return np.full((len(self.buses), self.bundle.band.bins), np.nan, np.float32)
-
-    def masks(self, masks: F32, embedding: F32, out: F32, state: F32) -> F32:
-        """(hops, classes, bins), (hops, dim, bins) -> fills ``out`` (hops, buses, bins); returns the new state.
-
-        The masks are those before the faders. The residual is 1 - the sum of the others after smoothing, so that all
-        buses together are the mix at any moment.
-        """
-        hops, bins, disk = len(out), self.bundle.band.bins, self.bundle.disk
-        assert masks.shape == (hops, len(self.bundle.classes), bins), masks.shape
-        assert embedding.shape == (hops, len(disk.vectors[0]) - 1, bins), embedding.shape
-        assert out.shape == (hops, len(self.buses), bins) and out.shape[1:] == state.shape, (out.shape, state.shape)
-        kernels.run_program(
-            self.code, self.numbers, self.forms, self.outlines, MAX_RADIUS if disk.curvature else 0.0,
-            masks, embedding, state, self.lifted, self.distances, self.stack, out,
-        )  # fmt: skip
-        return out[-1].copy() if hops else state
-
-    def gains(self) -> F32:
-        """(buses,) linear: where each fader stands. A solo anywhere silences the buses without one; mute beats solo."""
-        buses, any_solo = self.selection.buses, any(bus.solo for bus in self.selection.buses)
-        faders = [0.0 if bus.mute or (any_solo and not bus.solo) else db_to_gain(bus.gain_db) for bus in buses]
-        return np.array(faders + [float(not any_solo)] * self.selection.residual, np.float32)
+        return tomllib.loads(data.decode("utf8"))
+    except OSError as error:
+        raise ExpressionError(f"'{path}' cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # tomllib's own errors, and numbers of thousands of digits
+        raise ExpressionError(f"'{path}' is not TOML: {' '.join(str(error).split())}") from None
 
 
 def compile(selection: Selection, bundle: Bundle) -> Program:
     """All buses as one program. Raises ExpressionError for a class or a kind of region that the model does not have."""
-    writer, hop_ms = _Writer(bundle), 1000.0 * bundle.stft.hop_samples / bundle.sample_rate_hz
+    writer, hop_ms = _Writer(bundle, dict(selection.regions)), 1000.0 * bundle.stft.hop_samples / bundle.sample_rate_hz
     for index, bus in enumerate(selection.buses):
         with located(f"bus '{bus.name}'"):
             writer.expression(bus.expression)
         writer.put(kernels.BUS, index, numbers=(math.exp(-hop_ms / bus.smooth_ms) if bus.smooth_ms else 0.0,))
     if selection.residual:
         writer.put(kernels.RESIDUAL, len(selection.buses))
-    return writer.program(selection)
+    return Program(bundle, selection.names, writer.code(), selection.gains())
 
 
 class _Writer:
     """The program while it is written, operands before operators."""
 
-    def __init__(self, bundle: Bundle) -> None:
-        self.bundle, self.disk, self.names = bundle, bundle.disk, bundle.class_names
+    def __init__(self, bundle: Bundle, regions: Mapping[str, Region]) -> None:
+        self.bundle, self.disk, self.names, self.regions = bundle, bundle.disk, bundle.class_names, regions
         self.width = len(bundle.disk.vectors[0])
-        self.code: list[tuple[int, int, int]] = []
+        self.steps: list[tuple[int, int, int]] = []
         self.numbers: list[tuple[float, ...]] = []
         self.forms: list[tuple[float, ...]] = []
         self.outlines: list[tuple[float, float]] = []
-        self.height = self.peak = 0  # of the stack of masks
+        self.drawn: dict[tuple[tuple[float, float], ...], int] = {}  # where the points of a lasso begin
 
     def put(self, op: int, a: int = 0, b: int = 0, numbers: tuple[float, ...] = ()) -> None:
-        self.code.append((op, a, b))
-        self.numbers.append(numbers + (0.0,) * (7 - len(numbers)))
-        self.height += 1 if op < kernels.NOT else -1 if kernels.BOTH <= op <= kernels.BUS else 0
-        self.peak = max(self.peak, self.height)
+        self.steps.append((op, a, b))
+        self.numbers.append(numbers + (0.0,) * (NUMBERS - len(numbers)))
 
-    def program(self, selection: Selection) -> Program:
-        bins = self.bundle.band.bins
-        lifts = any(kernels.BAND <= op < kernels.NOT for op, _, _ in self.code)
-        return Program(
-            selection,
-            self.bundle,
-            code=np.array(self.code, np.int32),
+    def code(self) -> Code:
+        return Code(
+            steps=np.array(self.steps, np.int32),
             numbers=np.array(self.numbers, np.float64),
             forms=np.array(self.forms, np.float64).reshape(-1, 2 + self.width),
             outlines=np.array(self.outlines, np.float64).reshape(-1, 2),
-            lifted=np.zeros((self.width if lifts else 0, bins)),
-            distances=np.zeros((len(self.forms), bins)),
-            stack=np.zeros((self.peak, bins), np.float32),
         )
 
     def expression(self, expression: Expression) -> None:
@@ -225,8 +278,11 @@ class _Writer:
             case Named(name, column):
                 self.put(kernels.CLASS, self._class(name, column))
             case Area(region, column):
-                self._check_disk(region, column)
                 self._region(region, column)
+            case Ref(name, column):
+                if name not in self.regions:
+                    raise ExpressionError(f"column {column}: unknown region '{name}'; {nearest(name, self.regions)}")
+                self._region(self.regions[name], column)
             case Not(of):
                 self.expression(of)
                 self.put(kernels.NOT)
@@ -251,6 +307,7 @@ class _Writer:
             )
 
     def _region(self, region: Region, column: int) -> None:
+        self._check_disk(region, column)
         match region:
             case Disc() | HalfPlane() | Annulus() | Certain():
                 self._band(region.band(), region.soft)
@@ -263,8 +320,10 @@ class _Writer:
                 turn = math.radians(region.angle)
                 self.put(kernels.ELLIPSE, numbers=(x, y, math.cos(turn), math.sin(turn), a, b, region.soft))
             case Lasso(points=points):
-                self.put(kernels.LASSO, len(self.outlines), len(self.outlines) + len(points), (region.soft,))
-                self.outlines += points
+                if points not in self.drawn:
+                    self.drawn[points] = len(self.outlines)
+                    self.outlines += points
+                self.put(kernels.LASSO, self.drawn[points], self.drawn[points] + len(points), (region.soft,))
 
     def _band(self, band: Band, soft: float) -> None:
         kind = kernels.POINT if band.around == "point" else kernels.LINE
@@ -298,36 +357,71 @@ class _Writer:
         return self.forms.index(form)
 
 
-def _preset_path(preset: str | Path) -> Path:
-    path = Path(preset)
-    if isinstance(preset, Path) or path.suffix == ".toml" or len(path.parts) > 1:
-        return path
-    shipped = {found.stem: found for found in sorted(data_dir("presets").glob("*.toml"))}
-    if preset not in shipped:
-        raise ExpressionError(f"preset {quoted(preset)} is neither shipped nor a .toml file; {nearest(preset, shipped)}")
-    return shipped[preset]
+def read_selection(table: Mapping[str, Any]) -> Selection:
+    """The buses and regions of a preset's tables. Raises ExpressionError, unknown keys included."""
+    _check_keys(table, (RESIDUAL, "buses", "regions", *LIVE_TABLES), "key")
+    buses, regions = _tables(table, "buses"), _tables(table, "regions")
+    return Selection(
+        tuple(_bus(name, entry) for name, entry in buses.items()),
+        _residual(table.get(RESIDUAL, False)),
+        tuple((name, _region(name, entry)) for name, entry in regions.items()),
+    )
 
 
-def _selection(table: Mapping[str, Any]) -> Selection:
-    _check_keys(table, ("residual", "buses"), "key")
-    buses = table.get("buses", {})
-    if not isinstance(buses, dict):
-        raise ExpressionError(f"buses {quoted(buses)}; expected tables [buses.NAME]")
-    return Selection(tuple(_bus(name, entry) for name, entry in buses.items()), table.get("residual", False))
+def _tables(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    found = table.get(key, {})
+    if not isinstance(found, dict):
+        raise ExpressionError(f"{key} {quoted(found)}; expected tables [{key}.NAME]")
+    return found
+
+
+def _residual(entry: Any) -> Strip | None:
+    if isinstance(entry, bool):
+        return Strip() if entry else None
+    if not isinstance(entry, dict):
+        raise ExpressionError(f"{RESIDUAL} {quoted(entry)}; expected true, false or a table [{RESIDUAL}]")
+    with located(RESIDUAL):
+        return Strip(**_settings(Strip, entry))
 
 
 def _bus(name: str, entry: Any) -> Bus:
     """A bus from a table of ``select`` and, if wanted, the fields that a Bus has beside its name and expression."""
     if not isinstance(entry, dict):
         raise ExpressionError(f"bus {quoted(name)}: {quoted(entry)}; expected a table [buses.NAME] with select")
-    settings = {key: value for key, value in entry.items() if key != "select"}
     with located(f"bus {quoted(name)}"):
-        _check_keys(settings, [field.name for field in fields(Bus)][2:], "key")
+        settings = _settings(Bus, {key: value for key, value in entry.items() if key != "select"})
         select = entry.get("select")
         if not isinstance(select, str):
             raise ExpressionError(f'select {quoted(select)}; expected an expression in quotes, such as "speech"')
         expression = parse(select)
     return Bus(name, expression, **settings)
+
+
+def _settings(kind: type[Strip], entry: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML's values as those of a strip; its lists are our tuples."""
+    _check_keys(entry, [field.name for field in fields(kind) if field.kw_only], "key")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def _region(name: str, entry: Any) -> Region:
+    """A region from a table of one shape with its parameters."""
+    with located(f"region {quoted(name)}"):
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise ExpressionError(f"{quoted(entry)}; expected one shape, such as disc = {{x = 0.5, y = 0.2, r = 0.8}}")
+        ((shape, values),) = entry.items()
+        _check_keys([shape], REGIONS, "shape")
+        kind = REGIONS[shape]
+        if not isinstance(values, dict):
+            raise ExpressionError(f"{shape} {quoted(values)}; expected a table of {', '.join(kind.parameters())} and maybe soft")
+        with located(shape):
+            _check_keys(values, [*kind.parameters(), "soft"], "key")
+        named = {key: value for key, value in values.items() if key != "points"}
+        return make_region(kind, _points(values.get("points")), named)
+
+
+def _points(value: Any) -> list[Any]:
+    """A list of pairs as a lasso takes them; of what is something else the lasso complains."""
+    return [tuple(pair) if isinstance(pair, list) else pair for pair in value] if isinstance(value, list) else []
 
 
 def _check_keys(keys: Iterable[str], known: Iterable[str], what: str) -> None:

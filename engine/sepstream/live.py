@@ -1,0 +1,211 @@
+"""Live: a sound card, the worker and the desk, put together; alone in a process of its own when sep-live runs it.
+
+Threads: the callback is PortAudio's, the worker has one of ours, the main thread opens, watches and closes.
+"""
+
+import gc
+import math
+import os
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from . import board as b
+from . import device
+from .board import Board
+from .callback import FADE
+from .contract import Bundle, load_bundle
+from .control.desk import Desk
+from .control.scene import Scene
+from .errors import DeviceError, SepstreamError
+from .pipeline import RAMP_MS
+from .selection import Selection
+from .session import Session, become_child
+from .worker import Alarm, Worker
+
+FIRST_BLOCK_S = 5.0  # a device that opened but does not ask for sound by then is in somebody else's hands
+LOOK_S = 0.05  # how often the main thread looks
+AGAIN_S = 1.0  # between two tries for a device that is not there
+SWITCH_S = 0.0005  # how long another thread of this process may keep the interpreter
+REAL_TIME = 60  # priority of the worker: below the sound server's own threads, above everything else
+
+
+class LiveSession:
+    """An audio device in, buses out, in this process: ``start``, ``play`` a selection, ``stop``; or as a context.
+
+        with LiveSession(load_bundle("default"), Selection.stems(bundle), output="USB:1,2") as live:
+            live.play(Selection((read_bus("voice=speech"),)))
+
+    ``input`` and ``output`` are DEV[:CH,...]. ``block_samples`` 0 takes the device's own period; ``queue_samples`` is the
+    slack that a late model has before the dry sound stands in, in samples (None: one hop). sep-live runs the same object
+    in a process of its own, where no other thread of Python can hold it up. Raises DeviceError.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        selection: Selection | None = None,
+        *,
+        input: str | None = None,
+        output: str | None = None,
+        block_samples: int = 0,
+        queue_samples: int | None = None,
+        provider: str = "auto",
+        board: Board | None = None,
+    ) -> None:
+        self.bundle, self.board, self._block = bundle, board or _own_board(), block_samples
+        self._slack = bundle.stft.hop_samples if queue_samples is None else queue_samples
+        self.route = device.route(device.read_wanted(input), device.read_wanted(output), bundle.sample_rate_hz)
+        device.announce(self.board, self.route)
+        self._worker = Worker(self.board, bundle, provider)
+        self.provider = self._worker.pipeline.provider
+        self._desk = Desk(bundle, self.board)
+        self._stream: device.Stream | None = None
+        self._thread: threading.Thread | None = None
+        self.play(selection or Selection.stems(bundle))
+
+    def __enter__(self) -> "LiveSession":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def play(self, selection: Selection) -> None:
+        """The buses to hear, from the next hop on; what changes, fades."""
+        self._desk.play(Scene(selection))
+
+    def start(self) -> None:
+        """Sound, from now on; dry until the model has filled the queue."""
+        self._prepare()
+        self._thread = threading.Thread(target=self._work, name="sepstream worker", daemon=True)
+        try:
+            self._stream = device.Stream(self.board, self.route, self._block)
+        except DeviceError:
+            self._alarm.close()
+            raise
+        self._thread.start()
+        self.settle()
+        self.board.words[b.DEVICE_US] = round(1e6 * self._stream.latency_s)
+        self.board.words[b.STATE] = b.PLAYING
+
+    def stop(self) -> None:
+        """Fade out, then close the device."""
+        if self._stream is None or self._thread is None:
+            return
+        words = self.board.words
+        words[b.STOP] = 1
+        faded_by = time.monotonic() + 0.2
+        while self.board.floats[b.FADES_AT + 1] > 0.0 and time.monotonic() < faded_by:
+            time.sleep(0.005)
+        self._ending = True
+        self._alarm.ring()
+        self._thread.join(1.0)
+        self._stream.close()
+        self._alarm.close()
+        words[b.WAKE_FD], words[b.STATE] = -1, 0
+        self._stream = self._thread = None
+
+    def summary(self) -> str:
+        """One line on what was opened."""
+        route, rate = self.route, self.route.rate_hz
+        total = 1000 * int(self.board.words[b.DELAY]) / rate
+        return (
+            f"{route.input.label} {_numbers(route.input_channels)} -> {route.output.label} {_numbers(route.output_channels)}, "
+            f"{rate} Hz, blocks of {int(self.board.words[b.LAST_BLOCK])}, {total:.1f} ms and the device's own, {self.provider}"
+        )
+
+    def settle(self) -> None:
+        """Fit the queue to the device's blocks; call it now and then, for some devices change them while they play."""
+        words = self.board.words
+        given_up = time.monotonic() + FIRST_BLOCK_S
+        while words[b.QUEUE] < 0 and not words[b.LAST_BLOCK]:
+            if time.monotonic() > given_up:
+                raise DeviceError(f"'{self.route.output.label}' opened, but asked for no sound in {FIRST_BLOCK_S:g} s; is it in use?")
+            time.sleep(0.002)
+        queue = self._queue(int(words[b.LAST_BLOCK]))
+        if queue > words[b.QUEUE]:
+            words[b.QUEUE], words[b.DELAY] = queue, queue + self._worker.lag_frames
+
+    def _queue(self, block: int) -> int:
+        """Frames from an input to its place on the output ring. A hop is complete when the device's blocks have covered it,
+        and must be there, with a fade's length to spare, one block later; the rest is slack."""
+        hop, rate, model = self._worker.hop, self.route.rate_hz, self.bundle.sample_rate_hz
+        incomplete = hop - math.gcd(block, hop) if rate == model else (hop - 1) * rate // model
+        return block + incomplete + FADE + math.ceil(self._slack * rate / model)
+
+    def _prepare(self) -> None:
+        """A board as the callback expects it, and nothing on it that an earlier stream computed."""
+        words = self.board.words
+        self._alarm, self._ending = Alarm(), False
+        words[b.WAKE_FD], words[b.LAST_BLOCK], words[b.QUEUE], words[b.SETTLED] = self._alarm.write, 0, -1, 0
+        words[b.STATE], words[b.STOP] = b.OPENING, 0
+        words[b.RAMP_FRAMES] = round(self.route.rate_hz * RAMP_MS / 1000)
+        words[b.EPOCH] += 1
+        self.board.floats[b.FADES_AT : b.FADES_AT + 2] = 0.0
+
+    def _work(self) -> None:
+        """The worker's thread: first among equals, and without the collector, whose pauses one would hear."""
+        with suppress(AttributeError, OSError):  # a system without it, or a user without the right: it goes on as it is
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME))
+        self._worker.run(self._alarm, lambda: self._ending)
+
+
+def _numbers(channels: tuple[int, ...]) -> str:
+    return ",".join(str(channel + 1) for channel in channels)
+
+
+def _own_board() -> Board:
+    """For a session without other processes: nobody else needs to find it."""
+    with tempfile.TemporaryDirectory(prefix="sepstream-") as folder:
+        return Board(Path(folder) / "board", create=True)
+
+
+def main(folder: str) -> int:
+    """The audio process of sep-live: play until the session is over, wait for a device that is not there."""
+    become_child()
+    session = Session(Path(folder))
+    sys.setswitchinterval(SWITCH_S)
+    bundle = load_bundle(session.config.model)
+    told = ""
+    while not session.over:
+        try:
+            _play(session, bundle)
+        except SepstreamError as error:
+            session.board.words[b.STATE] = b.MISSING
+            if str(error) != told:
+                session.say("audio", told := str(error))
+            time.sleep(AGAIN_S)
+            device.look_again()
+    return 0
+
+
+def _play(session: Session, bundle: Bundle) -> None:
+    """One stream's life. A device that vanishes ends the process, not the stream: PortAudio's own close may hang for ever,
+    so the parent, who sees the callback stop, kills and replaces it."""
+    config = session.config
+    live = LiveSession(
+        bundle,
+        input=config.input,
+        output=config.output,
+        block_samples=config.block_samples,
+        queue_samples=config.queue_samples,
+        provider=config.provider,
+        board=session.board,
+    )
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # its pauses would be heard, and nothing here makes cycles
+    live.start()
+    session.say("audio", live.summary())
+    while not session.over:
+        live.settle()
+        time.sleep(LOOK_S)
+    live.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

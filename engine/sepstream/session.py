@@ -1,0 +1,116 @@
+"""A folder that a running sep-live shares among its processes: what was asked for, the board, the scene, the events.
+
+    config.json    what the command line said; written once
+    board          shared memory (board.py)
+    scene.toml     the scene as it is played, for a control process that has to start anew
+    events         one JSON line each, appended by anyone, told to the user by the parent
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import FrameType
+from typing import NamedTuple
+
+from .board import STOP, Board
+from .errors import DeviceError
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What sep-live was asked for; names and texts as they were typed, checked by whoever uses them."""
+
+    model: str = "default"
+    preset: str | None = None
+    input: str | None = None
+    output: str | None = None
+    block_samples: int = 0  # 0: the device's own period
+    queue_samples: int | None = None  # slack for a late model, in samples of the model; None: one hop
+    provider: str = "auto"
+    midi: tuple[str, ...] = ()
+    osc: str = "127.0.0.1:9000"
+    record: str | None = None
+    settings: tuple[str, ...] = ()  # control=value
+
+
+class Event(NamedTuple):
+    """Something a user should read once."""
+
+    source: str  # audio, control, recorder, watchdog
+    text: str
+
+
+class Session:
+    """One end of the folder, in any of the processes."""
+
+    def __init__(self, folder: Path) -> None:
+        """An existing folder's. Raises DeviceError when it is gone."""
+        self.folder = folder
+        try:
+            read = json.loads((folder / "config.json").read_text(encoding="utf8"))
+        except OSError as error:
+            raise DeviceError(f"session '{folder}' is gone: {error.strerror}; start sep-live anew") from None
+        self.config = Config(**{f.name: _frozen(read[f.name]) for f in fields(Config)})
+        self.board = Board(folder / "board")
+        self._events = os.open(folder / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        self._parent = os.getppid()
+
+    @classmethod
+    def make(cls, config: Config, record_channels: int = 0) -> "Session":
+        """A new folder, in memory where the system has such a place."""
+        place = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+        folder = Path(tempfile.mkdtemp(prefix="sepstream-", dir=place))
+        (folder / "config.json").write_text(json.dumps(asdict(config)), encoding="utf8")
+        Board(folder / "board", create=True, record=record_channels)
+        return cls(folder)
+
+    @property
+    def scene_path(self) -> Path:
+        return self.folder / "scene.toml"
+
+    def say(self, source: str, text: str) -> None:
+        """One line for the user, whole even when several processes speak at once."""
+        os.write(self._events, json.dumps([source, text]).encode("utf8") + b"\n")
+
+    def events(self) -> Iterator[Event]:
+        """Those since the beginning, then None-less silence: call next() again later and it goes on."""
+        with (self.folder / "events").open("rb") as file:
+            rest = b""
+            while True:
+                rest += file.read()
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    yield Event(*json.loads(line))
+                yield Event("", "")
+
+    @property
+    def over(self) -> bool:
+        """Whether it is time to go: the parent said so, or is no more."""
+        return bool(self.board.words[STOP]) or os.getppid() != self._parent
+
+    def remove(self) -> None:
+        """The folder and all in it; what others have mapped lives until they end."""
+        for file in self.folder.iterdir():
+            file.unlink()
+        self.folder.rmdir()
+
+
+def become_child() -> None:
+    """Ctrl-C in a terminal reaches every process: only the parent acts on it. A polite kill ends this one at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(0)
+
+
+def _frozen(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
