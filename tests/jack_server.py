@@ -39,6 +39,9 @@ PACKAGES = {  # program -> Debian's package
     "oscdump": "liblo-tools",
 }
 
+# Whatever becomes of this process, those it started do not outlive it.
+_TIED = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
+
 
 def require(*programs: str) -> None:
     """Skips the test when a program is missing, and names its package; in CI (``CI=true``) the test fails instead."""
@@ -68,7 +71,7 @@ class Child:
         self.lines: list[str] = []  # all that it has printed up to the last ``expect`` or ``line``
         self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+            [*_TIED, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -139,7 +142,7 @@ class Server:
 
     def start(self) -> None:
         """Also again after ``stop`` or ``kill``: the drill of a sound server that goes and returns."""
-        self._process = subprocess.Popen(["jackd", "-n", self.name, *self._options], stdout=self._log, stderr=self._log)
+        self._process = subprocess.Popen([*_TIED, "jackd", "-n", self.name, *self._options], stdout=self._log, stderr=self._log)
         try:
             wait_until(lambda: self._ended() or self.answers(), f"JACK server {self.name}")
         except TimeoutError as error:

@@ -163,6 +163,28 @@ def test_a_wav_beyond_four_gibibytes_becomes_rf64(tmp_path):
         assert read(tmp_path / "a.wav").shape == (2, 10)
 
 
+@pytest.mark.parametrize(("samples", "container"), [(10, "WAVEX"), (2**29 - 2**14, "WAVEX"), (2**29, "RF64")])
+def test_a_wav_of_unknown_length_becomes_rf64_only_if_it_must(tmp_path, samples, container):
+    with AudioWriter(tmp_path / "a.wav", RATE, 2, samples=None) as writer:
+        writer.resize(samples - 5)
+        writer.write(noise(2, 5))
+    assert (soundfile.info(tmp_path / "a.wav").format, soundfile.info(tmp_path / "a.wav").frames) == (container, samples)
+    np.testing.assert_array_equal(soundfile.read(tmp_path / "a.wav", start=samples - 7, dtype="float32")[0][2:].T, noise(2, 5))
+
+
+def test_resizing_cuts_the_end_off_or_appends_silence(tmp_path):
+    audio = noise(2, 1000)
+    with AudioWriter(tmp_path / "a.wav", RATE, 2, samples=None) as writer:
+        for step in (lambda: writer.resize(100), lambda: writer.write(audio), lambda: writer.resize(300)):
+            step()
+        writer.write(audio[:, :50])
+        writer.resize(400)
+    silence = np.zeros((2, 100), np.float32)
+    np.testing.assert_array_equal(
+        read(tmp_path / "a.wav"), np.concatenate([silence, audio[:, :200], audio[:, :50], silence[:, :50]], 1)
+    )
+
+
 def test_a_file_has_no_name_before_it_is_whole(tmp_path):
     with AudioWriter(tmp_path / "a.wav", RATE, 1, samples=10) as writer:
         writer.write(noise(1, 10))

@@ -36,7 +36,6 @@ from sepstream.control.osc_protocol import (
     SetRegion,
     Subscribe,
     Unsubscribe,
-    labels,
     region_message,
     request,
     value_message,
@@ -44,6 +43,8 @@ from sepstream.control.osc_protocol import (
 from sepstream.control.table import TABLE, Change
 from sepstream.disk import RIM, Annulus, Certain, Disc, Ellipse, HalfPlane, Lasso
 from sepstream.errors import ControlError
+from sepstream.expression import parse
+from sepstream.selection import Bus, Selection, Strip
 from sepstream.telemetry import Level, Telemetry
 
 NOW = 1_800_000_000.0
@@ -428,19 +429,26 @@ def test_telemetry_is_told_in_decibels_by_the_names_of_the_buses():
     assert {path: told[path] for path in counts} == {path: (count,) for path, count in counts.items()}
 
 
-def test_buses_go_by_place_for_those_who_asked_so():
-    buses = ("2", "vox", "residual")
-    values = {"bus/vox/gain_db": -6.0, "bus/2/mute": True, "master/gain_db": 0.0, "bus/gone/solo": True} | labels(buses)
-    told = [*(value_message(*item) for item in values.items()), Message("/meter/bus/residual", (0.0, 0.0))]
+def test_buses_and_regions_go_by_place_for_those_who_asked_so():
+    buses = tuple(Bus(name, parse("mix")) for name in ("2", "vox"))
+    scene = Selection(buses, Strip(), (("dark", Disc(0.0, 0.0, 1.0)),))
+    values = {"bus/vox/gain_db": -6.0, "bus/2/mute": True, "master/gain_db": 0.0, "bus/gone/solo": True, "region/dark/x": 0.5}
+    told = [
+        *(value_message(*item) for item in (values | osc_protocol.labels(scene)).items()),
+        *osc_protocol.telemetry_messages(TELEMETRY, scene.names)[1:3],
+    ]
     named, placed = (
-        [item.message.address for data in osc_protocol.news(told, buses, by_place) for item in decode(data, NOW)]
-        for by_place in (False, True)
+        [item.message.address for data in osc_protocol.datagrams(told, places) for item in decode(data, NOW)]
+        for places in ({}, osc_protocol.places(scene))
     )
     assert named == [path for path, _ in told]
     assert placed == [
-        "/bus/2/gain_db", "/bus/1/mute", "/master/gain_db", "/bus/gone/solo",
-        "/bus/1/name", "/bus/2/name", "/bus/3/name", "/meter/bus/3",
+        "/bus/2/gain_db", "/bus/1/mute", "/master/gain_db", "/bus/gone/solo", "/region/1/x",
+        "/name/bus/1", "/name/bus/2", "/name/bus/3", "/name/region/1", "/meter/bus/1", "/meter/bus/2",
     ]  # fmt: skip
+    assert told[5:9] == [Message(f"/name/{place}", (name,)) for place, name in zip(
+        ("bus/1", "bus/2", "bus/3", "region/1"), ("2", "vox", "residual", "dark"), strict=True
+    )]  # fmt: skip
 
 
 # Schedule

@@ -29,26 +29,61 @@ SLOTS = 1 + MAX_BUSES  # of the recorder's rings: the input, and each bus that a
 MAIL_BYTES = 1 << 20
 TIMES = 1 << 12
 RECORD_FRAMES = 1 << 18  # of the model: 5.5 s at 48 kHz for a disk that thinks
-TEXT_BYTES = 256
 
-(  # fmt: skip
+(
     MAGIC,  # the maker: VERSION
-    STOP,  # parent: everything ends, softly
+    STOP,  # the parent: everything ends, softly
     # the audio process, before its stream starts
-    RATE_HZ, INPUTS, OUTPUTS, INPUT_WIDTH, OUTPUT_WIDTH, WAKE_FD, SHAPE, RAMP_FRAMES,
-    QUEUE, DELAY,  # frames: how far the model's sound, and the dry sound, lag behind the device's output
+    RATE_HZ,
+    INPUTS,
+    OUTPUTS,
+    INPUT_WIDTH,
+    OUTPUT_WIDTH,
+    WAKE_FD,
+    SHAPE,
+    RAMP_FRAMES,
+    QUEUE,
+    DELAY,  # frames: how far the model's sound, and the dry sound, lag behind the device's output
     EPOCH,  # raised when what was computed before is worth nothing any more
-    PROVIDER, MODEL_HZ, ALGORITHMIC, DEVICE_US, BLOCK, STATE,
+    PROVIDER,
+    MODEL_HZ,
+    ALGORITHMIC,
+    DEVICE_US,
+    BLOCK,
+    STATE,
     # the callback
-    FRAMES, CALLBACKS, LAST_BLOCK, QUEUE_NOW, DELAY_NOW, SETTLED,
-    LATE_BLOCKS, FADES, FAULTS, XRUNS, CALLBACK_NS,
+    FRAMES,
+    CALLBACKS,
+    LAST_BLOCK,
+    QUEUE_NOW,
+    DELAY_NOW,
+    SETTLED,
+    LATE_BLOCKS,
+    FADES,
+    FAULTS,
+    XRUNS,
+    CALLBACK_NS,
     # the worker
-    WAKE_AT, WET_EPOCH, WET_FROM, WET_TO, HOPS, SKIPPED, STALE, FAULTY_HOPS, HOP_NS, BUSES, TAKEN, RECORDED,
+    WAKE_AT,
+    WET_EPOCH,
+    WET_FROM,
+    WET_TO,
+    HOPS,
+    SKIPPED,
+    STALE,
+    FAULTY_HOPS,
+    HOP_NS,
+    BUSES,
+    TAKEN,
+    RECORDED,
     # the control process
-    MAIL, BEAT, TEXT,
+    MAIL,
+    BEAT,
+    RECORD_WANTED,
     # the parent
-    RESTARTS, RECORDING,
-) = range(47)  # fmt: skip
+    RESTARTS,
+    RECORDING,
+) = range(47)
 
 INPUT_MAP, OUTPUT_MAP, MAIL_SIZE, HEADER = 64, 128, 192, 512  # words; the maps hold the device's channels, from 0
 CPU, CUDA = 1, 2  # PROVIDER
@@ -74,8 +109,7 @@ INPUT_RING, OUTPUT_RING = _AT["input_ring"], _AT["output_ring"]
 CALLBACK_TIMES = _END // 2  # int64 (TIMES, 2): start and duration in ns, by CALLBACKS
 HOP_TIMES = CALLBACK_TIMES + 2 * TIMES  # int64 (TIMES, 2): wall and processor time in ns, by HOPS
 MAIL_AT = HOP_TIMES + 2 * TIMES
-TEXT_AT = MAIL_AT + 2 * MAIL_BYTES // 8
-SIZE = TEXT_AT + TEXT_BYTES // 8  # words, without the recorder's rings
+SIZE = MAIL_AT + 2 * MAIL_BYTES // 8  # words, without the recorder's rings
 
 
 class Board:
@@ -132,18 +166,6 @@ class Board:
     def hop_times(self) -> I64:
         """(n, 2): wall time and processor time in ns of the last hops, in no order."""
         return _last(self.words, HOP_TIMES, int(self.words[HOPS]))
-
-    @property
-    def text(self) -> str:
-        """The last thing a performer did, for the screen."""
-        raw = self._bytes[8 * TEXT_AT : 8 * TEXT_AT + min(int(self.words[TEXT]), TEXT_BYTES)]
-        return raw.tobytes().decode("utf8", "replace")
-
-    @text.setter
-    def text(self, text: str) -> None:
-        data = text.encode("utf8")[:TEXT_BYTES]
-        self._bytes[8 * TEXT_AT : 8 * TEXT_AT + len(data)] = np.frombuffer(data, np.uint8)
-        self.words[TEXT] = len(data)
 
 
 def _last(words: I64, at: int, count: int) -> I64:

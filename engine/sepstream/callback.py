@@ -61,7 +61,7 @@ FAINTEST = 1e-15
 
 
 @kernel
-def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status: int) -> None:
+def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status: int) -> None:  # noqa: PLR0917
     """``given`` (n * input width) in, ``played`` (n * output width) out, both interleaved; ``status`` as PortAudio has it."""
     started = now_ns()
     start = words[FRAMES]
@@ -183,7 +183,7 @@ def _dry(floats: F32, at: int, inputs: int, output: int) -> F32:
 
 
 @pa_callback
-def _portaudio(given, played, frames, time_info, status, board):  # type: ignore[no-untyped-def]
+def _portaudio(given, played, frames, time_info, status, board):  # type: ignore[no-untyped-def]  # noqa: PLR0917
     """int PaStreamCallback(const void *, void *, unsigned long, const PaStreamCallbackTimeInfo *, unsigned long, void *)"""
     words, floats = view(board, SIZE, np.int64), view(board, 2 * SIZE, np.float32)
     n = np.int64(frames)

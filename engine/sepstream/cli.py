@@ -23,7 +23,7 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 PIPE_COLUMNS = 160  # where nobody can tell how wide a line may be
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """Usage errors in one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
@@ -34,25 +34,25 @@ def render_main(argv: Sequence[str] | None = None) -> int:
     """``sep-render``: 0 all files rendered or kept, 1 some failed, 2 nothing could start, 130 interrupted."""
     flags = _render_parser().parse_args(argv)
     try:
-        with _interruptible():
+        with interruptible():
             return _render(flags)
     except KeyboardInterrupt:
-        return _fail("sep-render", "interrupted; unfinished files are deleted", INTERRUPTED)
+        return fail("sep-render", "interrupted; unfinished files are deleted", INTERRUPTED)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except SepstreamError as error:
-        return _fail("sep-render", str(error), USAGE)
+        return fail("sep-render", str(error), USAGE)
     except OSError as error:
-        return _fail("sep-render", str(error), FAILED)
+        return fail("sep-render", str(error), FAILED)
     except Exception as error:
         from .batch import defect
 
-        return _fail("sep-render", defect(error), FAILED)
+        return fail("sep-render", defect(error), FAILED)
 
 
 def _render_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="sep-render",
         description="Take sound files apart: each bus goes to DIR/<input name>/<bus>.wav, aligned with the input and as long.",
         epilog="Inputs of one run with the same name go to DIR/<name with suffix>, and if that is the same too, below the names "
@@ -240,7 +240,7 @@ def _kept(report: "RenderReport") -> str:
     return f"'{report.kept[0].parent}': kept {names}, there before; use --overwrite to replace"
 
 
-def _fail(command: str, message: str, status: int) -> int:
+def fail(command: str, message: str, status: int) -> int:
     print(_one_line(f"{command}: {message}"), file=sys.stderr)
     return status
 
@@ -256,7 +256,7 @@ def _one_line(text: str) -> str:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def interruptible() -> Iterator[None]:
     """A polite kill and a closed terminal clean up like Ctrl-C."""
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     ours = [number for number in signals if signal.getsignal(number) is signal.SIG_DFL]

@@ -20,14 +20,13 @@ from .board import Board
 from .errors import DeviceError, nearest
 
 CLIENT = ctypes.create_string_buffer(b"sepstream")  # PortAudio keeps the pointer: our name among JACK's clients
-WORST = {"low": "low", "high": "high"}
+SHORT = {"JACK Audio Connection Kit": "JACK"}  # host APIs by the names that people know
 
 
 def _name_ourselves() -> None:
     """JACK shows this name; other systems take no notice."""
-    found = ctypes.util.find_library("portaudio")
-    with suppress(OSError, AttributeError):  # no PortAudio of the system, or one without JACK
-        ctypes.CDLL(found).PaJack_SetClientName(CLIENT) if found else None
+    with suppress(OSError, AttributeError, TypeError):  # no PortAudio of the system's, or one without JACK
+        ctypes.CDLL(ctypes.util.find_library("portaudio") or "").PaJack_SetClientName(CLIENT)
 
 
 @contextmanager
@@ -88,7 +87,9 @@ def read_wanted(text: str | None) -> Wanted:
         span = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
         channels += span
         if not span or not all(1 <= channel <= b.MAX_CHANNELS for channel in channels):
-            raise DeviceError(f"channels '{numbers}' in '{text}'; expected numbers from 1 to {b.MAX_CHANNELS}, such as 1,2 or 3-6")
+            raise DeviceError(
+                f"channels '{numbers}' in '{text}'; expected numbers from 1 to {b.MAX_CHANNELS}, such as 1,2 or 3-6"
+            )
     return Wanted(name or None, tuple(channels))
 
 
@@ -99,13 +100,17 @@ def devices() -> list[Device]:
         Device(
             int(entry["index"]),
             str(entry["name"]),
-            str(hosts[entry["hostapi"]]["name"]),
+            _host(hosts[entry["hostapi"]]["name"]),
             int(entry["max_input_channels"]),
             int(entry["max_output_channels"]),
             round(entry["default_samplerate"]),
         )
         for entry in sd.query_devices()
     ]
+
+
+def _host(name: str) -> str:
+    return SHORT.get(name, name)
 
 
 def look_again() -> None:

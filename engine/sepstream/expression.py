@@ -219,7 +219,10 @@ def located(where: str) -> Iterator[None]:
 
 def quoted(value: Any) -> str:
     """A value as an error shows it: on one line, and not for ever."""
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except RecursionError:
+        shown = f"a {type(value).__name__} without end"
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 

@@ -60,8 +60,8 @@ class LiveSession:
         self._slack = bundle.stft.hop_samples if queue_samples is None else queue_samples
         self.route = device.route(device.read_wanted(input), device.read_wanted(output), bundle.sample_rate_hz)
         device.announce(self.board, self.route)
-        self._worker = Worker(self.board, bundle, provider)
-        self.provider = self._worker.pipeline.provider
+        self.worker = Worker(self.board, bundle, provider)
+        self.provider = self.worker.pipeline.provider
         self._desk = Desk(bundle, self.board)
         self._stream: device.Stream | None = None
         self._thread: threading.Thread | None = None
@@ -124,16 +124,18 @@ class LiveSession:
         given_up = time.monotonic() + FIRST_BLOCK_S
         while words[b.QUEUE] < 0 and not words[b.LAST_BLOCK]:
             if time.monotonic() > given_up:
-                raise DeviceError(f"'{self.route.output.label}' opened, but asked for no sound in {FIRST_BLOCK_S:g} s; is it in use?")
+                raise DeviceError(
+                    f"'{self.route.output.label}' opened, but asked for no sound in {FIRST_BLOCK_S:g} s; is it in use?"
+                )
             time.sleep(0.002)
         queue = self._queue(int(words[b.LAST_BLOCK]))
         if queue > words[b.QUEUE]:
-            words[b.QUEUE], words[b.DELAY] = queue, queue + self._worker.lag_frames
+            words[b.QUEUE], words[b.DELAY] = queue, queue + self.worker.lag_frames
 
     def _queue(self, block: int) -> int:
         """Frames from an input to its place on the output ring. A hop is complete when the device's blocks have covered it,
         and must be there, with a fade's length to spare, one block later; the rest is slack."""
-        hop, rate, model = self._worker.hop, self.route.rate_hz, self.bundle.sample_rate_hz
+        hop, rate, model = self.worker.hop, self.route.rate_hz, self.bundle.sample_rate_hz
         incomplete = hop - math.gcd(block, hop) if rate == model else (hop - 1) * rate // model
         return block + incomplete + FADE + math.ceil(self._slack * rate / model)
 
@@ -151,7 +153,7 @@ class LiveSession:
         """The worker's thread: first among equals, and without the collector, whose pauses one would hear."""
         with suppress(AttributeError, OSError):  # a system without it, or a user without the right: it goes on as it is
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME))
-        self._worker.run(self._alarm, lambda: self._ending)
+        self.worker.run(self._alarm, lambda: self._ending)
 
 
 def _numbers(channels: tuple[int, ...]) -> str:

@@ -8,7 +8,10 @@ overwritten by then becomes silence. A take is a folder; whatever ends it, its f
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +30,20 @@ AHEAD = 1 << 14  # frames that the worker may be writing beyond those it has cou
 FAREWELL_S = 5.0  # for a disk to take the end of a take
 
 
+@dataclass
 class Track:
     """One file of a take, and the slot that it listens to."""
 
-    def __init__(self, slot: int, writer: AudioWriter) -> None:
-        self.slot, self.writer = slot, writer
+    slot: int
+    writer: AudioWriter
 
 
 class Take:
-    """One folder of files of the same length: ``frames``, of them ``lost`` ones are silent because the disk was too slow.
-
-    Raises AudioFileError from any method; after that, only ``close`` makes sense.
-    """
+    """One folder of files of the same length: ``frames``, ``lost`` of them silent because the rings went on without us."""
 
     def __init__(self, board: Board, folder: Path) -> None:
-        """From the next frame on, in a new folder below ``folder``. Raises DeviceError where the board has no rings for it."""
+        """From the next frame on, in a new folder below ``folder``. Raises AudioFileError, and DeviceError where the board
+        has no rings for as many channels."""
         self.shape = self.rate_hz, self.channels = shape(board)
         tape = board.record_ring(self.channels)
         if tape is None:
@@ -61,10 +63,8 @@ class Take:
         return tuple(track.writer.path.stem for track in self._tracks.values())
 
     def follow(self, until: int, names: Mapping[str, int]) -> None:
-        """Write what the rings hold up to frame ``until``, of the buses by ``names``; they may be known before, or gone."""
-        if until <= self._at:
-            return
-        self._meet({"": INPUT_SLOT, **names})
+        """Write what the rings hold up to frame ``until``, of all buses so far. Raises AudioFileError: time to ``close``."""
+        self._meet({"": INPUT_SLOT, **names})  # before there is anything to write: by then a bus may be gone
         self._check_there()
         deaf = self._deaf(names)
         while self._at < until:
@@ -79,14 +79,14 @@ class Take:
             self._at += frames
             self.frames += frames
 
-    def close(self) -> None:
+    def close(self) -> list[AudioFileError]:
         """Cut every file to the length that all of them have and give it its name; nothing stays of an empty take.
-        Raises the first error after it has tried them all."""
+        The files that this fails for stay hidden, if they are there at all."""
         errors = [error for track in self._tracks.values() if (error := self._end(track.writer))]
         if not self.frames:
-            self.folder.rmdir()
-        if errors:
-            raise errors[0]
+            with suppress(OSError):  # somebody has deleted it, or put something there
+                self.folder.rmdir()
+        return errors
 
     def _meet(self, names: Mapping[str, int]) -> None:
         """A file for each new bus, silent so far."""
@@ -115,7 +115,7 @@ class Take:
 
     def _fetch(self, frames: int) -> F32:
         """(tracks, frames, channels), finite."""
-        slots = [track.slot for track in self._tracks.values()]
+        slots = np.array([track.slot for track in self._tracks.values()])
         sound: F32 = self._tape[np.ix_(slots, (self._at + np.arange(frames)) & (RECORD_FRAMES - 1))]
         sound[~np.isfinite(sound)] = 0.0
         return sound
@@ -179,7 +179,9 @@ class Recorder:
         if self._thread.is_alive():
             self._thread.join(wait_s)
         if self._thread.is_alive():
-            self._say(f"recording: the disk does not answer; what it has of {self.status} is below '{self.folder}' in .part files")
+            self._say(
+                f"recording: the disk does not answer; what it has of {self.status} is below '{self.folder}' in .part files"
+            )
 
     def turn(self) -> None:
         """Begin, go on, or end, as it is wanted. What is written was there a turn ago: by then its buses have their names."""
@@ -190,13 +192,14 @@ class Recorder:
                 self._finish()
             elif self._take is None:
                 self._begin()
-            elif self._take.shape != shape(self.board):  # another device; the rings are about to be laid out anew
-                self._finish(whole=False)
+            elif self._take.shape != shape(self.board):  # another device: the rings are about to be laid out anew
+                self._close()
             else:
                 self._take.follow(before, self._names())
                 self._complain(self._take)
         except SepstreamError as error:
-            self._fail(error)
+            self._given_up = True
+            self._close(error)
 
     def _run(self) -> None:
         try:
@@ -213,40 +216,29 @@ class Recorder:
         self.board.words[RECORDING] = 1
         self._say(f"recording to '{self._take.folder}'")
 
-    def _finish(self, whole: bool = True) -> None:
-        """The end of a take, with or without the sound since the last turn."""
-        if (take := self._take) is None:
-            return
-        if whole:
-            take.follow(self._seen, self._names())
-        self._forget()
-        take.close()
-        hole = f", {take.lost / take.rate_hz:.1f} s of it silent, for the disk was too slow" if take.lost else ""
-        self._say(f"recorded {_clock(take.seconds)} to '{take.folder}': {', '.join(take.files) or 'nothing'}{hole}")
+    def _finish(self) -> None:
+        """The end as it should be: with the sound since the last turn."""
+        if self._take is not None:
+            self._take.follow(self._seen, self._names())
+            self._close()
 
-    def _fail(self, error: SepstreamError) -> None:
-        """Keep what can be kept, say it once, and leave it at that."""
-        take, self._given_up = self._take, True
-        self._forget()
-        kept = ""
-        if take is not None:
-            try:
-                take.close()
-                kept = f"; {_clock(take.seconds)} are kept in '{take.folder}'" if take.frames else ""
-            except (AudioFileError, OSError):  # the same trouble again, which is about to be told
-                kept = f"; what the disk has of it is below '{take.folder}'"
-        self._say(f"recording ended: {error}{kept}")
-
-    def _forget(self) -> None:
-        self._take = None
+    def _close(self, error: SepstreamError | None = None) -> None:
+        """End the take, if there is one, keep what can be kept, and say it once."""
+        take, self._take = self._take, None
         self.board.words[RECORDING] = 0
+        failed = take.close() if take else []
+        kept = _kept(take) if take and take.frames and not failed else ""
+        if trouble := error or next(iter(failed), None):
+            self._say(f"recording ended: {trouble}" + (f"; kept {kept}" if kept else ""))
+        else:
+            self._say(f"recorded {kept or 'nothing'}")
 
     def _complain(self, take: Take) -> None:
-        """About a slow disk, once a take."""
+        """About what was lost, once a take."""
         if take.lost and not self._complained:
             self._complained = True
             lost_s = take.lost / take.rate_hz
-            self._say(f"recording: the disk is too slow for {len(take.files)} files; {lost_s:.1f} s became silence, it goes on")
+            self._say(f"recording fell behind, {lost_s:.1f} s became silence; is the disk too slow for {len(take.files)} files?")
 
 
 def shape(board: Board) -> tuple[int, int]:
@@ -266,10 +258,18 @@ def _new_folder(parent: Path) -> Path:
     return folder
 
 
-def _unlike(name: str, others: object) -> str:
+def _unlike(name: str, others: Iterable[str]) -> str:
     """``name``, or with the first number that tells it from ``others`` on every file system."""
-    raise NotImplementedError
+    taken = {other.lower() for other in others}
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(candidate for candidate in chain([name], numbered) if candidate.lower() not in taken)
+
+
+def _kept(take: Take) -> str:
+    silent = f", {take.lost / take.rate_hz:.1f} s of it silent" if take.lost else ""
+    return f"{_clock(take.seconds)} in '{take.folder}': {', '.join(take.files)}{silent}"
 
 
 def _clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{seconds % 60:04.1f}"
+    tenths = int(10 * seconds)
+    return f"{tenths // 600}:{tenths // 10 % 60:02}.{tenths % 10}"

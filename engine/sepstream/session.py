@@ -1,9 +1,10 @@
 """A folder that a running sep-live shares among its processes: what was asked for, the board, the scene, the events.
 
-    config.json    what the command line said; written once
-    board          shared memory (board.py)
-    scene.toml     the scene as it is played, for a control process that has to start anew
-    events         one JSON line each, appended by anyone, told to the user by the parent
+config.json    what the command line said; written once
+board          shared memory (board.py)
+scene.toml     the scene as it is played, for a control process that has to start anew
+view.json      what the screen and the recorder want to know of it
+events         one JSON line each, appended by anyone, told to the user by the parent
 """
 
 import json
@@ -45,6 +46,21 @@ class Event(NamedTuple):
 
     source: str  # audio, control, recorder, watchdog
     text: str
+
+
+class View(NamedTuple):
+    """The scene as a listener sees it."""
+
+    preset: str = ""
+    buses: tuple[str, ...] = ()  # in the scene's order, the residual last
+    gains_db: tuple[float, ...] = ()
+    mutes: tuple[bool, ...] = ()
+    solos: tuple[bool, ...] = ()
+    bypass: bool = False
+    slots: dict[str, int] = {}  # noqa: RUF012  read by nobody but the recorder, and never changed
+    last: str = ""  # the last control that somebody moved
+    osc: str = ""  # where it listens
+    midi: tuple[str, ...] = ()  # ports that are open
 
 
 class Session:
@@ -89,6 +105,19 @@ class Session:
                 for line in lines:
                     yield Event(*json.loads(line))
                 yield Event("", "")
+
+    def show(self, view: View) -> None:
+        """Tell the parent what is played; it sees the old view or the new one, never a part."""
+        part = self.folder / "view.part"
+        part.write_text(json.dumps(view._asdict()), encoding="utf8")
+        part.replace(self.folder / "view.json")
+
+    def view(self) -> "View":
+        """What the control process last showed."""
+        try:
+            return View(**json.loads((self.folder / "view.json").read_text(encoding="utf8")))
+        except FileNotFoundError:
+            return View()
 
     @property
     def over(self) -> bool:

@@ -81,6 +81,8 @@ class Worker:
         self._now = self._target = np.zeros((self.outputs, 2, self.inputs), np.float32)
         self._owed = np.zeros((0, self.outputs), np.float32)  # what buses that were let go still ring
         self._program, self._slots, self._seen = b"", (), 0  # type: tuple[bytes, tuple[int, ...], int]
+        self.probe: F32 | None = None  # (n, outputs): to be played once on top of all, by those who measure
+        self.probe_at = -1  # frame of the output ring where it began
         self._epoch, self._broken = int(words[b.EPOCH]), True  # broken: nothing to be heard before the callback plays dry
         hop_s = self.hop / bundle.sample_rate_hz
         self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
@@ -117,6 +119,12 @@ class Worker:
         place = b.HOP_TIMES + 2 * (int(words[b.HOPS]) & (b.TIMES - 1))
         words[place], words[place + 1] = time.perf_counter_ns() - started, time.thread_time_ns() - worked
         words[b.HOPS] += 1
+
+    def on_device(self, samples: F32) -> F32:
+        """(n, outputs) -> (frames,): how the first output's samples leave the device, counted from ``probe_at``."""
+        played = np.concatenate([samples.T, np.zeros((self.outputs, self.hop), np.float32)], axis=1)
+        frames: F32 = self._out.step(played, self._out.initial_state(self.outputs))[0][0]
+        return frames
 
     def _build_bridges(self, device_hz: int, model_hz: int) -> None:
         self._in = Bridge(device_hz, model_hz, whole="source")
@@ -209,6 +217,9 @@ class Worker:
         ringing = min(len(self._owed), self.hop)
         self._played[:ringing] += self._owed[:ringing]
         self._owed = self._owed[ringing:]
+        if self.probe is not None:
+            self._played[: len(self.probe)] += self.probe
+            self.probe, self.probe_at = None, self.out_at
 
     def _publish(self) -> None:
         """On the output ring, if it is sound, of this epoch, and the callback ready to fade to it."""

@@ -31,6 +31,10 @@ class Desk:
         self._post(scene)
         self.scene = scene
 
+    def check(self, scene: Scene) -> None:
+        """Raises ExpressionError for a scene that the model cannot play."""
+        self._compiled(_bare(scene.selection))
+
     def refresh(self) -> None:
         """Post the scene again if the device has other channels by now."""
         if self.scene is not None and self._shape != self.board.words[b.SHAPE]:

@@ -92,7 +92,7 @@ class Binding:
         elif self.value is not None:
             raise ControlError(f"'{self.control}': a value with mode '{self.mode}'; expected mode = \"set\", or no value")
         elif self.row.kind in ONE_WAY:
-            raise ControlError(f"'{self.control}' takes a {self.row.kind}; expected value = ... to set when pressed")
+            raise ControlError(f"'{self.control}' has no position; expected value = ... to set when pressed")
         if self.mode == "relative" and self.kind not in ("cc", "nrpn"):
             raise ControlError(f"mode 'relative' of a {self.kind}; expected a cc or nrpn")
         if self.mode == "absolute" and self.kind == "program":

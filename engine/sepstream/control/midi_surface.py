@@ -163,7 +163,7 @@ def _moves(binding: Binding) -> bool:
 
 def _seen(message: Message, binding: Binding, shown: Mapping[Binding, tuple[bytes, ...]]) -> Mapping[Binding, tuple[bytes, ...]]:
     """A fader shows where it was moved to; a button may have put out its own LED, so it is told again."""
-    if binding.mode == "relative":
+    if binding.mode == "relative" or not binding.feedback:
         return shown
     if binding.mode == "absolute":
         return {**shown, binding: encode(message.kind, binding.channel or 1, message.number, message.value)}

@@ -9,8 +9,8 @@
     /unsubscribe [port]
     /ping                       is answered by /pong
 
-With the word "places" after /subscribe, buses go by their place, 1 for the first, so that one layout fits every preset;
-/bus/1/name says which bus it is. What cannot be done is answered by /error "one line".
+With the word "places" after /subscribe, buses and regions go by their place, 1 for the first, so that one layout fits
+every preset; /name/bus/1 says which bus it is. What cannot be done is answered by /error "one line".
 
 Numbers out of range are clamped: faders are dragged beyond their ends. NaN and wrong types are refused.
 """
@@ -23,6 +23,7 @@ from typing import NamedTuple
 from ..disk import LIMITS, RIM, Annulus, Certain, Disc, Ellipse, HalfPlane, Lasso, Region
 from ..errors import ControlError, ExpressionError
 from ..expression import located, quoted
+from ..selection import Selection
 from ..telemetry import Level, Telemetry
 from .osc import Argument, Message, encode, frames
 from .table import Change, Control, Value, find
@@ -33,7 +34,7 @@ SILENCE_DB = -120.0  # the lowest that a meter shows
 PLACES = "places"
 SHAPES: dict[str, type[Region]] = {kind.call: kind for kind in (Disc, Ellipse, HalfPlane, Annulus, Certain, Lasso)}
 ANSWERS = ("/pong", "/error")  # of another engine, perhaps; to answer them would never end
-_BUS = re.compile(r"(?:/meter)?/bus/([^/]+)(?!/name)")  # of what we send; the name of a bus is told by place anyway
+_OWNER = re.compile(r"(?:/meter)?/((?:bus|region)/[^/]+)")  # whose address it is
 
 
 class SetRegion(NamedTuple):
@@ -122,17 +123,23 @@ def error_message(error: Exception) -> Message:
     return Message("/error", (str(error),))
 
 
-def labels(buses: Sequence[str]) -> dict[str, Value]:
-    """The names of the buses, told to subscribers like the values of controls."""
-    return {f"bus/{place}/name": bus for place, bus in enumerate(buses, start=1)}
+def labels(selection: Selection) -> dict[str, Value]:
+    """What stands in which place, to be told to subscribers like the values of controls: name/bus/1."""
+    return {f"name/{place}": owner.partition("/")[2] for owner, place in places(selection).items()}
+
+
+def places(selection: Selection) -> dict[str, str]:
+    """ "bus/vox" -> "bus/1", "region/dark" -> "region/1": all buses and regions, and their places."""
+    owners = {"bus": selection.names, "region": [name for name, _ in selection.regions]}
+    return {f"{kind}/{name}": f"{kind}/{place}" for kind, names in owners.items() for place, name in enumerate(names, start=1)}
 
 
 def telemetry_messages(now: Telemetry, buses: Sequence[str]) -> tuple[Message, ...]:
-    """Levels in dB (peak, then RMS), and the state of the engine. ``buses`` are the names of the scene's."""
-    named = zip((*buses, *map(str, range(len(buses) + 1, len(now.buses) + 1))), now.buses, strict=False)
+    """Levels in dB (peak, then RMS), and the state of the engine. ``buses`` are the scene's, by name; the
+    engine may be a moment behind in their number."""
     return (
         *(_meter(f"in/{place}", level) for place, level in enumerate(now.inputs, start=1)),
-        *(_meter(f"bus/{bus}", level) for bus, level in named),
+        *(_meter(f"bus/{bus}", level) for bus, level in zip(buses, now.buses, strict=False)),
         *(_meter(f"out/{place}", level) for place, level in enumerate(now.outputs, start=1)),
         Message("/load", (now.load,)),
         Message("/late", (now.late_blocks,)),
@@ -146,14 +153,13 @@ def telemetry_messages(now: Telemetry, buses: Sequence[str]) -> tuple[Message, .
     )
 
 
-def news(messages: Iterable[Message], buses: Sequence[str], by_place: bool) -> tuple[bytes, ...]:
-    """Messages for one subscriber -> datagrams, with places for the names of buses if it asked for them."""
-    places = {bus: str(place) for place, bus in enumerate(buses, start=1)} if by_place else {}
+def datagrams(messages: Iterable[Message], places: Mapping[str, str]) -> tuple[bytes, ...]:
+    """Messages to one subscriber, with ``places`` (of ``places``; none for one who asked for names) put for names."""
     return tuple(frames(encode(_placed(address, places), *args) for address, args in messages))
 
 
 def _placed(address: str, places: Mapping[str, str]) -> str:
-    found = _BUS.match(address)
+    found = _OWNER.match(address)
     if found is None or found[1] not in places:
         return address
     return address[: found.start(1)] + places[found[1]] + address[found.end(1) :]

@@ -37,10 +37,11 @@ class Server:
 
     def __init__(self, host: str = DEFAULT[0], port: int = DEFAULT[1]) -> None:
         try:
-            family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-            self._socket = socket.socket(family, socket.SOCK_DGRAM)
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
         except (OSError, UnicodeError) as error:
             raise DeviceError(f"OSC at {host}:{port}: {_reason(error)}; expected an address of this machine") from None
+        family, _, _, _, address = min(found, key=lambda item: item[0] != socket.AF_INET)  # surfaces mean 127.0.0.1 by localhost
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)

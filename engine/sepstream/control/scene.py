@@ -356,9 +356,8 @@ def _tidy(values: dict[str, Any], on_disk: bool) -> dict[str, Any]:
     for inner, outer in (("inner", "outer"), ("low", "high")):
         if inner in values:
             values[inner] = min(values[inner], values[outer])
-    if on_disk:
-        reach = _chord(values["x"])
-        values["y"] = min(max(values["y"], -reach), reach)
+    if on_disk and (norm := math.hypot(values["x"], values["y"])) > RIM:
+        values |= {key: values[key] * (RIM / norm) * (1 - 1e-12) for key in "xy"}
     return values
 
 

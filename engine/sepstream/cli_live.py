@@ -1,0 +1,243 @@
+"""sep-live: flags -> a frozen config -> the processes, watched until it is over."""
+# ruff: noqa: PLC0415
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .cli import FAILED, USAGE, Parser, fail, interruptible
+from .errors import DeviceError, SepstreamError
+
+if TYPE_CHECKING:
+    from .contract import Bundle
+    from .session import Config, Session
+
+LOOK_S = 0.05
+
+
+def live_main(argv: Sequence[str] | None = None) -> int:
+    """``sep-live``: 0 played until told to stop, 1 something broke, 2 nothing could start."""
+    flags = _parser().parse_args(argv)
+    try:
+        if flags.list:
+            return _list()
+        if flags.measure_latency:
+            return _measure(flags)
+        return _live(flags)
+    except SepstreamError as error:
+        return fail("sep-live", str(error), USAGE)
+    except OSError as error:
+        return fail("sep-live", str(error), FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="sep-live",
+        description="Separate what an audio device hears while it is played; buses go to its outputs. Ctrl-C ends it.",
+        epilog="Devices are found by a part of their name: --input scarlett:3,4 --output 'JACK: system:1-6'. "
+        "Controls and their ranges: presets/CONTROLS.md.",
+    )
+    add = parser.add_argument
+    add("--list", action="store_true", help="devices and MIDI ports, then end")
+    add("--input", metavar="DEV[:CH,...]", help="device and channels to listen to (default: the system's, 1,2)")
+    add("--output", metavar="DEV[:CH,...]", help="device and channels to play on (default: the system's, 1,2)")
+    add("--model", default="default", metavar="NAME|DIR", help="model bundle (default: default)")
+    add("--latency", choices=("ultra", "live", "quality"), help="geometry the model must have; names the choice if it has not")
+    add("--preset", metavar="FILE|NAME", help="buses, faders, regions and bindings (default: one bus for each leaf class)")
+    add(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="CONTROL=VALUE",
+        help="such as bus/drums/gain_db=-6; repeatable",
+    )
+    add(
+        "--blocksize",
+        type=_block,
+        default=0,
+        metavar="N|auto",
+        help="frames per callback (default: auto, the device's own)",
+    )
+    add("--queue", type=_samples, metavar="N", help="slack for a late model, in samples of the model (default: one hop)")
+    add("--provider", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
+    add("--midi", action="append", metavar="PORT|none", help="MIDI ports by a part of their name (default: all); repeatable")
+    add("--osc", default="127.0.0.1:9000", metavar="HOST:PORT|none", help="where to listen for OSC (default: 127.0.0.1:9000)")
+    add("--record", metavar="DIR", help="record the input and every bus from the start; 'record' switches it while playing")
+    add("--duration", type=_seconds, metavar="S", help="end after S seconds of sound")
+    add("--measure-latency", action="store_true", help="play and record a signal through a cable from output to input, then end")
+    add("--json", action="store_true", help="one JSON object a second instead of the screen")
+    return parser
+
+
+def _block(text: str) -> int:
+    if text == "auto":
+        return 0
+    if not text.isdecimal() or not 1 <= int(text) <= 8192:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor a number of frames from 1 to 8192")
+    return int(text)
+
+
+def _samples(text: str) -> int:
+    if not text.isdecimal() or int(text) > 48000:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of samples from 0 to 48000")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of seconds above 0")
+    return seconds
+
+
+def _list() -> int:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from .control.midi_ports import list_ports
+    from .device import devices
+
+    table = Table("device", "inputs", "outputs", "rate", box=box.SIMPLE_HEAD)
+    for device in devices():
+        table.add_row(device.label, str(device.inputs), str(device.outputs), f"{device.rate_hz} Hz")
+    ports = list_ports()
+    midi = Table("MIDI port", "", box=box.SIMPLE_HEAD)
+    for way, names in (("in", ports.inputs), ("out", ports.outputs)):
+        for name in names:
+            midi.add_row(name, way)
+    console = Console()
+    console.print(table if table.row_count else "no audio device; plug one in or start the sound server")
+    console.print(midi if midi.row_count else "no MIDI port")
+    return 0
+
+
+def _measure(flags: argparse.Namespace) -> int:
+    """In this very process: nobody else plays meanwhile."""
+    from .contract import load_bundle
+    from .latency import measure, mixed
+    from .live import LiveSession
+
+    bundle = load_bundle(flags.model)
+    live = LiveSession(
+        bundle,
+        mixed(),
+        input=flags.input,
+        output=flags.output,
+        block_samples=flags.blocksize,
+        queue_samples=flags.queue,
+        provider=flags.provider,
+    )
+    with live:
+        found = measure(live)
+    names = {"algorithmic": found.algorithmic, "queue": found.queue, "device": found.device, "total": found.total}
+    if flags.json:
+        print(json.dumps({**names, "engine": found.engine, "declared": found.declared, "rate_hz": found.rate_hz}))
+    else:
+        for name, samples in names.items():
+            print(f"{name:12} {samples:6} samples  {1000 * samples / found.rate_hz:6.2f} ms")
+        print(f"the engine takes {found.engine} samples, and says {found.declared}")
+    return 0 if found.engine == found.declared else FAILED
+
+
+def _live(flags: argparse.Namespace) -> int:
+    from .contract import load_bundle
+    from .control.host import opening
+    from .selection import compile
+    from .session import Session
+
+    config = _config(flags)
+    bundle = load_bundle(config.model)
+    _check_geometry(bundle, flags.latency)
+    compile(opening(config).scene.selection, bundle)  # what cannot be played is said before anything starts
+    session = Session.make(config, record_channels=_record_channels(config))
+    try:
+        with interruptible():
+            return _watch(session, flags)
+    except KeyboardInterrupt:
+        return 0  # that is how a performance ends
+    finally:
+        session.remove()
+
+
+def _config(flags: argparse.Namespace) -> "Config":
+    from .session import Config
+
+    return Config(
+        model=flags.model,
+        preset=flags.preset,
+        input=flags.input,
+        output=flags.output,
+        block_samples=flags.blocksize,
+        queue_samples=flags.queue,
+        provider=flags.provider,
+        midi=tuple(flags.midi or ()),
+        osc=flags.osc,
+        record=flags.record,
+        settings=tuple(flags.settings),
+    )
+
+
+def _check_geometry(bundle: "Bundle", wanted: str | None) -> None:
+    """A latency is trained, not chosen: the flag makes sure of it."""
+    from .contract import GEOMETRIES
+
+    if wanted is not None and bundle.stft != GEOMETRIES[wanted]:
+        have = next((name for name, spec in GEOMETRIES.items() if spec == bundle.stft), "another")
+        raise DeviceError(f"--latency {wanted}: model '{bundle.name}' is of {have} geometry; choose a model trained for {wanted}")
+
+
+def _record_channels(config: "Config") -> int:
+    from .device import read_wanted
+
+    return (len(read_wanted(config.input).channels) or 2) if config.record else 0
+
+
+def _watch(session: "Session", flags: argparse.Namespace) -> int:
+    """Until Ctrl-C, the end of --duration, or a start that fails."""
+    from . import board as b
+    from . import telemetry
+    from .record import Recorder
+    from .watchdog import Watchdog
+
+    watchdog = Watchdog(session)
+    words = session.board.words
+    recorder = None
+    if flags.record:
+        recorder = Recorder(
+            session.board,
+            Path(flags.record),
+            wanted=lambda: bool(words[b.RECORD_WANTED]),
+            names=lambda: session.view().slots,
+            say=lambda text: session.say("recorder", text),
+        )
+    events = session.events()
+    played = False
+    try:
+        watchdog.start()
+        if recorder:
+            recorder.start()
+        while True:
+            time.sleep(LOOK_S)
+            watchdog.look()
+            for event in events:
+                if not event.text:
+                    break
+                print(f"{event.source}: {event.text}", flush=True)
+            played = played or words[b.STATE] == b.PLAYING
+            if not played and words[b.STATE] == b.MISSING:
+                return FAILED
+            if flags.duration and telemetry.read(session.board).seconds >= flags.duration:
+                return 0
+    finally:
+        watchdog.end()
+        if recorder:
+            recorder.close()

@@ -1,0 +1,386 @@
+"""The control process: MIDI, OSC and presets in, numbers for the audio process out. One loop, one thread.
+
+    ports and sockets -> requests -> Playing (a value) -> the desk -> the mailbox
+                      <- feedback, answers, meters
+
+It may die at any moment: the sound goes on as it was, the parent starts another, and that one finds the scene in the
+session's folder. Nothing from outside can stop the loop; what cannot be done is answered, or told once.
+"""
+
+import select
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import board as b
+from .. import telemetry
+from ..contract import load_bundle
+from ..errors import ControlError, SepstreamError
+from ..selection import Selection
+from ..session import Session, View, become_child
+from . import midi, midi_surface, osc, osc_protocol, player, presets
+from .desk import Desk
+from .midi_bindings import learn, ready_for, write_bindings
+from .midi_ports import Ports, device
+from .midi_surface import Surface
+from .osc_clients import Patience, Schedule, Subscribers
+from .osc_protocol import Ask, AskAll, AskRegion, Ping, SetRegion, Subscribe, Unsubscribe
+from .osc_server import Server, read_endpoint
+from .player import Playing
+from .presets import Preset
+from .scene import Scene, unrouted
+from .table import Change, Value, parse_set
+
+TURN_S = 0.0015  # between two polls of MIDI
+POST_S = 0.004  # between two scenes for the audio process
+SHOW_S = 0.05  # between two views for the screen
+FEEDBACK_S = 1 / 30
+RESCAN_S = 1.0
+KEEP_S = 0.2  # the scene on disk may be this old
+ENOUGH_ERRORS = 5  # lines a second for the user
+TEXTS = ("select",)  # controls whose values a model may not know
+
+
+def opening(config: Any) -> Playing:
+    """What a session begins with: the preset, or a bus for each leaf, with the settings of the command line. Raises
+    SepstreamError."""
+    if config.preset is None:
+        selection = Selection.stems(load_bundle(config.model))
+        playing = player.begin(Preset(Scene(selection)))
+    else:
+        playing = player.begin(presets.load(config.preset), config.preset)
+    for text in config.settings:
+        change = parse_set(text)
+        playing = player.put(playing, Change(player.canonical(playing, change.name), change.value), 0.0, _named)
+    return replace(playing, home=playing.scene, recording=playing.recording or config.record is not None)
+
+
+class Host:
+    """The loop's state and its steps. Raises SepstreamError when it cannot begin."""
+
+    def __init__(self, session: Session) -> None:
+        self.session, self.board = session, session.board
+        self.bundle = load_bundle(session.config.model)
+        self.playing = self._resume() or opening(session.config)
+        self.desk = Desk(self.bundle, self.board)
+        self.desk.slots |= session.view().slots
+        self.last = ""
+        self._posted: Scene | None = None
+        self._kept: tuple[Any, ...] = ()
+        self._shown: View | None = None
+        self._moved: dict[str, Value] = {}  # controls that changed since the subscribers were told
+        self._times: dict[str, float] = {}
+        self._errors = 0
+        self._shape = -1
+        endpoint = read_endpoint(session.config.osc)
+        self.server = Server(*endpoint) if endpoint else None
+        self.subscribers, self.schedule, self.patience = Subscribers(), Schedule(), Patience()
+        self.ports, self.surface = Ports(session.config.midi), Surface()
+        self._decoders: dict[str, midi.DecoderState] = {}
+        self._bindings = self.playing.bindings
+
+    def run(self) -> None:
+        """Until the session is over."""
+        try:
+            while not self.session.over:
+                self._sleep()
+                self.turn(time.monotonic())
+        finally:
+            self.ports.close()
+            if self.server:
+                self.server.close()
+
+    def turn(self, now: float) -> None:
+        """Hear everybody, move on, tell everybody."""
+        self.board.words[b.BEAT] += 1
+        if self._due("rescan", RESCAN_S, now):
+            self._rescan()
+            self._errors = 0
+        before = self.playing
+        self._hear_osc(now)
+        self._hear_midi(now)
+        self.playing = player.tick(self.playing, now)
+        if self.playing.scene is not before.scene:
+            self._note_differences(before, now)
+        self._post(now)
+        self._tell(now)
+
+    def _sleep(self) -> None:
+        if self.server:
+            select.select([self.server], [], [], TURN_S)
+        else:
+            time.sleep(TURN_S)
+
+    def _due(self, what: str, every_s: float, now: float) -> bool:
+        if now - self._times.get(what, -1e9) < every_s:
+            return False
+        self._times[what] = now
+        return True
+
+    # OSC.
+
+    def _hear_osc(self, now: float) -> None:
+        if self.server is None:
+            return
+        for sender, data in self.server.receive():
+            if self.patience.listens(sender, now):
+                try:
+                    self.schedule = self.schedule.add(sender, osc.decode(data, time.time()), now)
+                except ControlError as error:
+                    self._refuse(sender, error, now)
+        waiting, self.schedule = self.schedule.due(now)
+        for _, sender, message in waiting:
+            try:
+                self._obey(sender, message, now)
+            except SepstreamError as error:
+                self._refuse(sender, error, now)
+
+    def _obey(self, sender: osc.Client, message: osc.Message, now: float) -> None:
+        match osc_protocol.request(message):
+            case Change() as change:
+                self._change(change, now, f"/{change.name}", sender)
+            case SetRegion(name, region):
+                self._accept(player.put_region(self.playing, name, region), check=True)
+                self.last = f"/region/{name}"
+            case Ask(name):
+                self._answer(sender, osc_protocol.value_message(name, player.get(self.playing, name)))
+            case AskRegion(name):
+                self._answer(sender, osc_protocol.region_message(name, self._region(name)))
+            case AskAll():
+                self._answer(sender, *osc_protocol.listing(self._values()))
+            case Subscribe() as wish:
+                present = osc_protocol.labels(self._buses) | self._values()
+                self.subscribers = self.subscribers.add(sender, wish, now, present)
+            case Unsubscribe(port):
+                self.subscribers = self.subscribers.remove(sender, port)
+            case Ping():
+                self._answer(sender, osc.Message("/pong", ()))
+
+    def _region(self, name: str) -> Any:
+        regions = dict(self.playing.scene.selection.regions)
+        if name not in regions:
+            raise ControlError(f"/region/{name}: the scene has no such region; it has {', '.join(regions) or 'none'}")
+        return regions[name]
+
+    def _answer(self, client: osc.Client, *messages: osc.Message) -> None:
+        if self.server:
+            self.server.send(client, osc_protocol.news(messages, self._buses, by_place=False))
+
+    def _refuse(self, sender: osc.Client, error: Exception, now: float) -> None:
+        answer, self.patience = self.patience.error(sender, now)
+        if answer:
+            self._answer(sender, osc_protocol.error_message(error))
+
+    # MIDI.
+
+    def _rescan(self) -> None:
+        lines = self.ports.rescan()
+        for line in lines:
+            self.session.say("midi", line)
+        if lines:
+            self.surface = midi_surface.forget(self.surface)
+        self._bind()
+
+    def _bind(self) -> None:
+        """The preset's bindings, and ready ones for controllers that it does not mention."""
+        bindings = self.playing.bindings
+        named = {binding.port.lower() for binding in bindings if binding.port}
+        for port in dict.fromkeys(map(device, self.ports.names.inputs)):
+            if not any(name in port.lower() for name in named):
+                bindings = bindings.plus(ready_for(port))
+        if bindings != self._bindings:
+            self._bindings, self.surface = bindings, midi_surface.refit(self.surface, bindings)
+            self._decoders.clear()
+
+    def _hear_midi(self, now: float) -> None:
+        for port, data in self.ports.poll():
+            state = self._decoders.get(port) or midi.DecoderState(wide=self._bindings.wide)
+            messages, self._decoders[port] = midi.decode(data, state)
+            for message in messages:
+                if self.playing.learning:
+                    self._learn(port, message)
+                else:
+                    self._play(port, message, now)
+
+    def _play(self, port: str, message: midi.Message, now: float) -> None:
+        changes, self.surface = midi_surface.hear(port, message, self._bindings, self._unit, self.surface, now=now)
+        for change in changes:
+            try:
+                self._change(change, now, f"{device(port)} {message.kind} {message.number}")
+            except SepstreamError as error:
+                self._complain("midi", error)
+
+    def _learn(self, port: str, message: midi.Message) -> None:
+        try:
+            found = learn(device(port), message, self.playing.learning)
+        except SepstreamError as error:
+            self._complain("midi", error)
+            found = None
+        if found is not None:
+            text = f"{message.kind} {message.number} of {device(port)} plays {found.control} now; save the preset to keep it"
+            self.session.say("midi", text)
+            self.playing = replace(self.playing, bindings=self.playing.bindings.learned(found), learning="")
+            self._bind()
+
+    def _unit(self, name: str) -> float:
+        return player.get_unit(self.playing, name)
+
+    # What both do.
+
+    def _change(self, change: Change, now: float, source: str, sender: osc.Client | None = None) -> None:
+        """One control. Raises SepstreamError; then nothing has changed."""
+        self.last = f"{source} {_shown(change.value)}"
+        if change.name == "preset/save":
+            self._save(str(change.value))
+            return
+        if change.name == "record" and change.value and self.session.config.record is None:
+            raise ControlError("record: there is no folder to record to; start sep-live with --record DIR")
+        name = player.canonical(self.playing, change.name)
+        before = self.playing
+        playing = player.put(before, Change(name, change.value), now, _named)
+        self._accept(playing, check=name.endswith(TEXTS) or playing.home is not before.home)
+        if playing.bindings is not before.bindings:
+            self._bind()
+        if playing.scene is before.scene or name in player.names(playing):
+            value = {name: player.get(playing, name)} if name in player.names(playing) else {}
+            self.subscribers = self.subscribers.changed(value, now, sender)
+
+    def _accept(self, playing: Playing, check: bool) -> None:
+        if check:
+            self.desk.check(playing.scene)
+        self.playing = playing
+
+    def _save(self, name: str) -> None:
+        path = presets.save(name, self.playing.scene, write_bindings(self.playing.bindings))
+        self.playing = replace(self.playing, preset=name, home=self.playing.scene)
+        self.session.say("control", f"saved as '{path}'")
+
+    def _complain(self, source: str, error: Exception) -> None:
+        """To the user, but not for ever."""
+        self._errors += 1
+        if self._errors <= ENOUGH_ERRORS:
+            self.session.say(source, str(error))
+
+    @property
+    def _buses(self) -> tuple[str, ...]:
+        return self.playing.scene.selection.names
+
+    def _values(self, playing: Playing | None = None) -> dict[str, Value]:
+        playing = playing or self.playing
+        return {name: player.get(playing, name) for name in player.names(playing)}
+
+    def _note_differences(self, before: Playing, now: float) -> None:
+        """For subscribers: everything that is not as it was."""
+        if len(self.subscribers):
+            old, new = self._values(before), self._values()
+            if before.scene.selection.names != self._buses:
+                new |= osc_protocol.labels(self._buses)
+            self.subscribers = self.subscribers.changed({k: v for k, v in new.items() if old.get(k) != v}, now)
+
+    # The way out.
+
+    def _post(self, now: float) -> None:
+        """The newest scene to the audio process, not more often than that is of use."""
+        words = self.board.words
+        words[b.RECORD_WANTED] = int(self.playing.recording)
+        if self.playing.scene is not self._posted and self._due("post", POST_S, now):
+            try:
+                self.desk.play(self.playing.scene)
+            except SepstreamError as error:
+                self._complain("control", error)
+            self._posted = self.playing.scene
+        self.desk.refresh()
+        if self._shape != words[b.SHAPE] and words[b.OUTPUTS]:
+            self._shape = int(words[b.SHAPE])
+            for line in unrouted(self.playing.scene, int(words[b.OUTPUTS])):
+                self.session.say("control", line)
+
+    def _tell(self, now: float) -> None:
+        if self._due("feedback", FEEDBACK_S, now):
+            messages, self.surface = midi_surface.feedback(self._bindings, self._unit_or_zero, self.surface, now)
+            for port, data in messages:
+                self.ports.send(port, data)
+        self._publish(now)
+        if self._due("show", SHOW_S, now):
+            self._show()
+        if self._due("keep", KEEP_S, now):
+            self._keep()
+
+    def _unit_or_zero(self, name: str) -> float:
+        """A fader without a bus goes down, its LED dark."""
+        try:
+            return self._unit(name)
+        except ControlError:
+            return 0.0
+
+    def _publish(self, now: float) -> None:
+        """Changes and meters to those who subscribed."""
+        if self.server is None or not len(self.subscribers):
+            return
+        news, self.subscribers = self.subscribers.due(now)
+        if not news:
+            return
+        meters = osc_protocol.telemetry_messages(telemetry.read(self.board), self._buses)
+        for client, by_place, changes in news:
+            values = tuple(osc_protocol.value_message(change.name, change.value) for change in changes)
+            self.server.send(client, osc_protocol.news((*values, *meters), self._buses, by_place))
+
+    def _show(self) -> None:
+        scene = self.playing.scene
+        strips = (*scene.selection.buses, *([scene.selection.residual] if scene.selection.residual else []))
+        view = View(
+            preset=self.playing.preset,
+            buses=self._buses,
+            gains_db=tuple(strip.gain_db for strip in strips),
+            mutes=tuple(strip.mute for strip in strips),
+            solos=tuple(strip.solo for strip in strips),
+            bypass=scene.bypass,
+            slots=dict(self.desk.slots),
+            last=self.last,
+            osc=":".join(map(str, self.server.address)) if self.server else "",
+            midi=tuple(map(device, self.ports.names.inputs)),
+        )
+        if view != self._shown:
+            self.session.show(view)
+            self._shown = view
+
+    def _keep(self) -> None:
+        """For the next control process."""
+        kept = (self.playing.scene, self.playing.bindings)
+        if kept != self._kept:
+            presets.write_whole(self.session.scene_path, presets.dump(kept[0], write_bindings(kept[1])))
+            self._kept = kept
+
+    def _resume(self) -> Playing | None:
+        """The scene that another control process left behind."""
+        if not self.session.scene_path.exists():
+            return None
+        playing = player.begin(presets.load(self.session.scene_path), self.session.view().preset)
+        return replace(playing, recording=bool(self.board.words[b.RECORD_WANTED]))
+
+
+def _named(name: str) -> Preset:
+    """A preset that may be asked for from outside: by its name, never by a path."""
+    return presets.load(presets.named(name))
+
+
+def _shown(value: Value) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def main(folder: str) -> int:
+    """The control process of sep-live."""
+    become_child()
+    session = Session(Path(folder))
+    try:
+        Host(session).run()
+    except SepstreamError as error:
+        session.say("control", str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
