@@ -13,8 +13,10 @@ settings.load_profile("sepstream")
 
 @pytest.fixture(autouse=True, scope="session")
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Sounds that training generates are made once for all tests, and never in the user's own cache."""
+    """Sounds that training generates are made once for all tests, and never in the user's own cache; nor do tests see or
+    change the user's own presets."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEPSTREAM_PRESETS", str(tmp_path_factory.mktemp("presets")))
         patch.setenv("SEPSTREAM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 

@@ -39,7 +39,7 @@ PACKAGES = {  # program -> Debian's package
     "oscdump": "liblo-tools",
 }
 
-# Whatever becomes of this process, those it started do not outlive it.
+# Whatever becomes of this process, those it started do not outlive it (nor the thread that started them).
 _TIED = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
 
 
@@ -176,7 +176,7 @@ class Server:
         wait_until(lambda: self.ports() >= set(ports), f"ports {ports}", seconds)
 
     def connect(self, source: str, sink: str, seconds: float = PATIENCE) -> None:
-        """A cable; waits for its ends to appear."""
+        """A cable; waits for its ends to appear. It carries from JACK's next cycle on: what is sent in this one is lost."""
         self._patch("jack_connect", source, sink, seconds)
 
     def disconnect(self, source: str, sink: str, seconds: float = PATIENCE) -> None:

@@ -17,6 +17,8 @@ DOORS = {  # heavy dependency -> the one file of the runtime that may import it
     "numba": "kernels.py",
     "soundfile": "audiofile.py",
     "soxr": "audiofile.py",
+    "sounddevice": "device.py",
+    "rtmidi": "midi_ports.py",
 }
 FORBIDDEN = {  # package -> top-level packages it must not import
     "sepstream": {"torch", "lightning", "onnx", "sepstream_training", "sepstream_export"},
@@ -32,9 +34,10 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "spectral": {"kernels"},
     "disk": set(),
     "expression": {"disk"},
-    "selection": {"disk", "expression", "kernels"},
+    "program": {"disk", "kernels"},
+    "selection": {"disk", "expression", "kernels", "program"},
     "separator": set(),
-    "pipeline": {"kernels", "spectral", "separator", "selection"},
+    "pipeline": {"kernels", "spectral", "separator", "program", "selection"},
     "audiofile": set(),
     "render": {"audiofile", "pipeline", "selection"},
     "batch": {"audiofile", "render", "selection"},
@@ -43,6 +46,29 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "cli_bundle": {"describe"},
 }
 ANYONE = {"contract", "errors", "paths"}
+CONTROL: dict[str, set[str]] = {  # file of control/ -> those above it there that it may import, beside BELOW_CONTROL
+    "table": set(),
+    "scene": {"table"},
+    "presets": {"scene", "table"},
+    "mailbox": set(),
+    "desk": {"mailbox", "scene"},
+    "midi": set(),
+    "midi_bindings": {"midi", "table"},
+    "midi_ports": {"midi", "midi_bindings"},
+    "midi_surface": {"midi", "midi_bindings", "table"},
+    "osc": set(),
+    "osc_server": {"osc"},
+    "osc_protocol": {"osc", "table"},
+    "osc_clients": {"osc", "osc_protocol", "table"},
+    "osc_touchosc": {"osc_clients", "osc_protocol", "table"},
+    "osc_layout": {"osc_clients", "osc_protocol", "osc_touchosc", "table"},
+    "player": {"midi_bindings", "presets", "scene", "table"},
+    "host": {
+        *("desk", "midi", "midi_bindings", "midi_ports", "midi_surface", "osc", "osc_clients", "osc_protocol", "osc_server"),
+        *("player", "presets", "scene", "table"),
+    },
+}
+BELOW_CONTROL = {"board", "disk", "expression", "selection", "session", "telemetry"}  # and nothing that touches audio
 
 
 def imports(file: Path) -> set[str]:
@@ -97,6 +123,22 @@ def test_every_runtime_file_has_its_layer_and_leans_on_those_above() -> None:
         assert allowed <= above, name
         above.add(name)
     assert {f.stem for f in (ROOMS["sepstream"] / "sepstream").glob("*.py")} - {"__init__"} == above
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_files_touch_no_audio_and_import_only_what_comes_before_them(name: str) -> None:
+    parts = [i.split(".") for i in imports(ROOMS["sepstream"] / "sepstream" / "control" / f"{name}.py")]
+    inside = [part for part in parts if part[0] == "sepstream"]
+    assert {part[1] for part in inside} - {"control"} <= ANYONE | BELOW_CONTROL
+    assert {part[2] for part in inside if part[1] == "control"} <= CONTROL[name]
+
+
+def test_every_control_file_has_its_layer_and_leans_on_those_above() -> None:
+    above: set[str] = set()
+    for name, allowed in CONTROL.items():
+        assert allowed <= above, name
+        above.add(name)
+    assert {f.stem for f in (ROOMS["sepstream"] / "sepstream" / "control").glob("*.py")} - {"__init__"} == above
 
 
 @pytest.mark.parametrize("modules", ["sepstream.batch, sepstream.cli, sepstream.cli_bundle", "sepstream_export.evaluate"])

@@ -227,7 +227,7 @@ def test_a_jack_server_restarted_between_two_scans_is_noticed(jack: Server) -> N
 
 
 def test_closing_leaves_nothing_in_the_graph(jack: Server) -> None:
-    with box(jack, "keys") as keys:
+    with box(jack, "keys"):
         before = jack.ports()
         with Ports(["keys"]) as ports:
             rescan(ports, "is here")

@@ -33,33 +33,42 @@ class Player:
         self.scene = Scene(Selection(buses, Strip(), (("dark", Disc(0.0, 0.0, 1.0)),)))
         self.schedule, self.subscribers, self.patience = Schedule(), Subscribers(), Patience()
 
+    @property
+    def buses(self) -> tuple[str, ...]:
+        return self.scene.selection.names
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.scene.selection.regions)
+
     def turn(self, limit: int = 256) -> int:
         """What a host does once in its loop; how many datagrams it dealt with."""
         received = self.server.receive(limit)
         for sender, data in received:
-            self.attempt(sender, data)
+            self.hear(sender, data)
         ready, self.schedule = self.schedule.due(self.now)
         for _, sender, message in ready:
-            self.play(sender, message)
+            try:
+                self.play(sender, message)
+            except ControlError as error:
+                self.refuse(sender, error)
         news, self.subscribers = self.subscribers.due(self.now)
         for client, by_place, changes in news:
             messages = [*(protocol.value_message(*change) for change in changes), Message("/running", (1,))]
-            places = protocol.places(self.scene.selection) if by_place else {}
-            self.server.send(client, protocol.datagrams(messages, places))
+            self.server.send(client, protocol.news(messages, self.buses, by_place, self.regions))
         return len(received)
 
-    def attempt(self, sender: Client, data: bytes) -> None:
+    def hear(self, sender: Client, data: bytes) -> None:
         if not self.patience.listens(sender, self.now):
             return
         try:
-            timed = decode(data, UNIX + self.now)
-            self.schedule = self.schedule.add(sender, [item for item in timed if item.wait_s > 0], self.now)
-            for wait_s, message in timed:
-                if wait_s == 0:
-                    self.play(sender, message)
+            self.schedule = self.schedule.add(sender, decode(data, UNIX + self.now), self.now)
         except ControlError as error:
-            answer, self.patience = self.patience.error(sender, self.now)
-            self.answer(sender, *[protocol.error_message(error)] * answer)
+            self.refuse(sender, error)
+
+    def refuse(self, sender: Client, error: ControlError) -> None:
+        answer, self.patience = self.patience.error(sender, self.now)
+        self.answer(sender, *[protocol.error_message(error)] * answer)
 
     def play(self, sender: Client, message: Message) -> None:
         match protocol.request(message):
@@ -74,7 +83,7 @@ class Player:
             case protocol.AskAll():
                 self.answer(sender, *protocol.listing(values(self.scene)))
             case protocol.Subscribe() as wish:
-                present = values(self.scene) | protocol.labels(self.scene.selection)
+                present = values(self.scene) | protocol.labels(self.buses, self.regions)
                 self.subscribers = self.subscribers.add(sender, wish, self.now, present)
             case protocol.Unsubscribe(port):
                 self.subscribers = self.subscribers.remove(sender, port)
@@ -87,7 +96,7 @@ class Player:
         self.subscribers = self.subscribers.changed(changes, self.now, sender)
 
     def answer(self, client: Client, *messages: Message) -> None:
-        self.server.send(client, protocol.datagrams(messages, {}))
+        self.server.send(client, protocol.news(messages, (), by_place=False))
 
 
 def values(scene: Scene) -> dict[str, Value]:
@@ -199,6 +208,14 @@ def test_a_flood_of_different_addresses_leaves_the_newest(player):
             ann.sendto(encode(f"/{index}"), player.server.address)
         kept = [decode(data, UNIX)[0].message.address for _, data in player.server.receive(limit=100)]
     assert kept == [f"/{index}" for index in range(50, 150)]
+
+
+def test_few_datagrams_are_given_when_they_are_large(player):
+    with friend() as ann:
+        for index in range(4):  # more do not fit every system's buffer
+            ann.sendto(bytes([index]) * 60000, player.server.address)
+        kept = player.server.receive()
+    assert [data[0] for _, data in kept] == [1, 2, 3] and player.server.dropped == 1
 
 
 def test_few_datagrams_are_kept_all_so_that_two_presets_can_be_saved_at_once(player):

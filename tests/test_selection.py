@@ -691,7 +691,7 @@ def test_presets_are_shipped():
         ("regions.a.lasso.points = [0, 0, [1, 1]]", "preset 'p': region 'a': lasso: 0; expected points such as"),
         ("regions.a.lasso.points = 7", "preset 'p': region 'a': lasso: 0 points; expected 3 to 256"),
         ("regions.'a/b'.disc = {x=0, y=0, r=1}\nbuses.a.select = 'mix'", "preset 'p': region name 'a/b'; expected"),
-        ("x = " + "9" * 5000, "preset 'p': '"),
+        ("x = " + "9" * 5000, "preset 'p': it is not TOML: "),
         ("buses = 3", "preset 'p': buses 3; expected tables [buses.NAME]"),
         ("buses.a = 3", "preset 'p': bus 'a': 3; expected a table [buses.NAME] with select"),
         ("", "preset 'p': 0 buses; expected 1 to 64"),
@@ -703,8 +703,8 @@ def test_presets_are_shipped():
         ("[buses.a]\nselect='mix'\noutputs='12'", "preset 'p': bus 'a': outputs '12'; expected 1 to 8 different"),
         ("[buses.a]\nselect='mix +'", "preset 'p': bus 'a': column 6: the text ends; expected a class"),
         ("[buses.'a/b']\nselect='mix'", "preset 'p': bus name 'a/b'; expected 1 to 64 letters"),
-        ("[buses", "preset '"),
-        ("x = " + "[" * 5000, "preset '"),
+        ("[buses", "preset 'p': it is not TOML: "),
+        ("x = " + "[" * 5000, "preset 'p': it is not TOML: "),
         ("#" * (1 << 20) + "#", "preset 'p': longer than 1048576 bytes"),
     ],
 )
@@ -718,5 +718,5 @@ def test_a_preset_that_is_not_there_is_refused(tmp_path: Path):
     assert refusal(load_preset, "stem").startswith("preset 'stem' is neither shipped nor a .toml file; did you mean 'stems'?")
     assert "cannot be read: No such file" in refusal(load_preset, tmp_path / "p.toml")
     (tmp_path / "p.toml").write_bytes(b"\xff\xfe")
-    assert "is not TOML" in refusal(load_preset, tmp_path / "p.toml")
+    assert "it is not TOML" in refusal(load_preset, tmp_path / "p.toml")
     assert "cannot be read: Is a directory" in refusal(load_preset, tmp_path)

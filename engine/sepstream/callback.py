@@ -145,7 +145,7 @@ def _ready(words: I64, at: int) -> int:
         return 0
     until = words[WET_TO]
     fence()  # the count before the sound
-    return max(until - at, 0)
+    return int(max(until - at, 0))
 
 
 @kernel
@@ -173,7 +173,7 @@ def _follow_dry(floats: F32, inputs: int, outputs: int, slope: F32) -> None:
 
 
 @kernel
-def _dry(floats: F32, at: int, inputs: int, output: int) -> F32:
+def _dry(floats: F32, at: int, inputs: int, output: int) -> np.float32:
     y = np.float32(0.0)
     for k in range(inputs):
         gain = floats[DRY_NOW + output * inputs + k]

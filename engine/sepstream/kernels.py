@@ -414,7 +414,10 @@ def write_ring(frames: F32, at: int, ring: F32) -> None:
 # What the audio callback needs of the machine, without the interpreter: a barrier, a clock, a way to wake a thread.
 # With NUMBA_DISABLE_JIT there is no callback to compile, and their plain twins stand in.
 
-if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # made at run time
+_numba: Any = numba  # whose own types are stricter than its practice
+_build: Any = cgutils
+
+if _numba.config.DISABLE_JIT:
 
     def fence() -> None:
         """Nothing to order: the interpreter's own locks do."""
@@ -424,10 +427,10 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]  # made at run time
     def wake(descriptor: int) -> None:
         os.write(descriptor, (1).to_bytes(8, "little"))
 
-    def pa_callback(function: Callable[..., Any]) -> Any:
+    def pa_callback(function: Any) -> Any:
         return function
 
-    view = numba.carray
+    view: Any = _numba.carray
 
 else:
 
@@ -449,11 +452,11 @@ else:
             long = ir.IntType(64)
             if not hasattr(time, "CLOCK_MONOTONIC"):
                 return long(0)
-            spec = cgutils.alloca_once(builder, ir.ArrayType(long, 2))
+            spec = _build.alloca_once(builder, ir.ArrayType(long, 2))
             form = ir.FunctionType(ir.IntType(32), (ir.IntType(32), spec.type))
-            clock = cgutils.get_or_insert_function(builder.module, form, "clock_gettime")
+            clock = _build.get_or_insert_function(builder.module, form, "clock_gettime")
             builder.call(clock, (ir.IntType(32)(time.CLOCK_MONOTONIC), spec))
-            seconds, rest = (builder.load(cgutils.gep_inbounds(builder, spec, 0, k)) for k in range(2))
+            seconds, rest = (builder.load(_build.gep_inbounds(builder, spec, 0, k)) for k in range(2))
             return builder.add(builder.mul(seconds, long(1_000_000_000)), rest)
 
         return types.int64(), generate
@@ -464,17 +467,17 @@ else:
 
         def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
             long = ir.IntType(64)
-            one = cgutils.alloca_once_value(builder, long(1))
+            one = _build.alloca_once_value(builder, long(1))
             form = ir.FunctionType(long, (ir.IntType(32), one.type, long))
-            write = cgutils.get_or_insert_function(builder.module, form, "write")
+            write = _build.get_or_insert_function(builder.module, form, "write")
             builder.call(write, (builder.trunc(arguments[0], ir.IntType(32)), one, long(8)))
-            return cgutils.get_null_value(ir.LiteralStructType(()).as_pointer())
+            return _build.get_null_value(ir.LiteralStructType(()).as_pointer())
 
         return types.void(types.int64), generate
 
-    view = numba.carray
+    view = _numba.carray
     _pointer = types.voidptr
-    pa_callback = numba.cfunc(
+    pa_callback = _numba.cfunc(
         types.int32(_pointer, _pointer, types.ulong, _pointer, types.ulong, _pointer), nopython=True, cache=_CACHE
     )
 

@@ -225,14 +225,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a file of at most MAX_PRESET_BYTES. Raises ExpressionError."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_PRESET_BYTES + 1)
-        if len(data) > MAX_PRESET_BYTES:
-            raise ExpressionError(f"longer than {MAX_PRESET_BYTES} bytes")
-        return tomllib.loads(data.decode("utf8"))
+            return parse_toml(file.read(MAX_PRESET_BYTES + 1))
     except OSError as error:
         raise ExpressionError(f"'{path}' cannot be read: {error.strerror}") from None
+
+
+def parse_toml(data: bytes) -> dict[str, Any]:
+    """The tables of a text of at most MAX_PRESET_BYTES. Raises ExpressionError."""
+    if len(data) > MAX_PRESET_BYTES:
+        raise ExpressionError(f"longer than {MAX_PRESET_BYTES} bytes")
+    try:
+        return tomllib.loads(data.decode("utf8"))
     except (ValueError, RecursionError) as error:  # tomllib's own errors, and numbers of thousands of digits
-        raise ExpressionError(f"'{path}' is not TOML: {' '.join(str(error).split())}") from None
+        raise ExpressionError(f"it is not TOML: {' '.join(str(error).split())[:200]}") from None
 
 
 def compile(selection: Selection, bundle: Bundle) -> Program:

@@ -142,16 +142,19 @@ class Host:
             case Change() as change:
                 self._change(change, now, f"/{change.name}", sender)
             case SetRegion(name, region):
-                self._accept(player.put_region(self.playing, name, region), check=True)
+                before = self.playing
+                self._accept(player.put_region(before, self._region_name(name), region), check=True)
+                self._note_differences(before, now, sender)
                 self.last = f"/region/{name}"
             case Ask(name):
                 self._answer(sender, osc_protocol.value_message(name, player.get(self.playing, name)))
             case AskRegion(name):
+                name = self._region_name(name)
                 self._answer(sender, osc_protocol.region_message(name, self._region(name)))
             case AskAll():
                 self._answer(sender, *osc_protocol.listing(self._values()))
             case Subscribe() as wish:
-                present = osc_protocol.labels(self._buses) | self._values()
+                present = self._labels() | self._values()
                 self.subscribers = self.subscribers.add(sender, wish, now, present)
             case Unsubscribe(port):
                 self.subscribers = self.subscribers.remove(sender, port)
@@ -159,14 +162,21 @@ class Host:
                 self._answer(sender, osc.Message("/pong", ()))
 
     def _region(self, name: str) -> Any:
-        regions = dict(self.playing.scene.selection.regions)
-        if name not in regions:
-            raise ControlError(f"/region/{name}: the scene has no such region; it has {', '.join(regions) or 'none'}")
-        return regions[name]
+        if name not in self._regions:
+            raise ControlError(f"/region/{name}: the scene has no such region; it has {', '.join(self._regions) or 'none'}")
+        return dict(self.playing.scene.selection.regions)[name]
+
+    def _region_name(self, name: str) -> str:
+        """A region that is there may go by its place, 1 for the first."""
+        place = int(name) if name.isdecimal() and name.isascii() and len(name) < 4 else 0
+        return self._regions[place - 1] if name not in self._regions and 1 <= place <= len(self._regions) else name
+
+    def _labels(self) -> dict[str, Value]:
+        return osc_protocol.labels(self._buses, self._regions)
 
     def _answer(self, client: osc.Client, *messages: osc.Message) -> None:
         if self.server:
-            self.server.send(client, osc_protocol.news(messages, self._buses, by_place=False))
+            self.server.send(client, osc_protocol.news(messages, self._buses, False, self._regions))
 
     def _refuse(self, sender: osc.Client, error: Exception, now: float) -> None:
         answer, self.patience = self.patience.error(sender, now)
@@ -267,17 +277,21 @@ class Host:
     def _buses(self) -> tuple[str, ...]:
         return self.playing.scene.selection.names
 
+    @property
+    def _regions(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.playing.scene.selection.regions)
+
     def _values(self, playing: Playing | None = None) -> dict[str, Value]:
         playing = playing or self.playing
         return {name: player.get(playing, name) for name in player.names(playing)}
 
-    def _note_differences(self, before: Playing, now: float) -> None:
+    def _note_differences(self, before: Playing, now: float, sender: osc.Client | None = None) -> None:
         """For subscribers: everything that is not as it was."""
         if len(self.subscribers):
             old, new = self._values(before), self._values()
-            if before.scene.selection.names != self._buses:
-                new |= osc_protocol.labels(self._buses)
-            self.subscribers = self.subscribers.changed({k: v for k, v in new.items() if old.get(k) != v}, now)
+            if before.scene.selection != self.playing.scene.selection:
+                new |= self._labels()
+            self.subscribers = self.subscribers.changed({k: v for k, v in new.items() if old.get(k) != v}, now, sender)
 
     # The way out.
 
@@ -325,7 +339,7 @@ class Host:
         meters = osc_protocol.telemetry_messages(telemetry.read(self.board), self._buses)
         for client, by_place, changes in news:
             values = tuple(osc_protocol.value_message(change.name, change.value) for change in changes)
-            self.server.send(client, osc_protocol.news((*values, *meters), self._buses, by_place))
+            self.server.send(client, osc_protocol.news((*values, *meters), self._buses, by_place, self._regions))
 
     def _show(self) -> None:
         scene = self.playing.scene

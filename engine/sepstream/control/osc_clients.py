@@ -35,20 +35,24 @@ class Waiting(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """Messages with a time tag in the future, the next first; those of equal time in the order of their arrival."""
+    """Messages by their time, the next first; those of equal time in the order of their arrival."""
 
     waiting: tuple[Waiting, ...] = ()
 
     def add(self, sender: Client, messages: Iterable[Timed], now: float) -> "Schedule":
-        """All of ``messages``, or none of them: raises ControlError for too many, or one too far ahead."""
+        """All messages of a datagram, or none of them: raises ControlError for too many of the future, or one too far ahead.
+
+        Those for at once come with the next ``due``, however many wait for later.
+        """
         waiting = list(self.waiting)
         for wait_s, message in messages:
             if wait_s > MAX_AHEAD_S:
                 raise ControlError(f"{message.address}: time tag {wait_s:.0f} s ahead; expected {MAX_AHEAD_S:.0f} s at most")
             due = now + wait_s
             waiting.insert(bisect_right(waiting, due, key=_due), Waiting(due, sender, message))
-        if len(waiting) > MAX_WAITING:
-            raise ControlError(f"{len(waiting)} messages wait for their time; expected {MAX_WAITING} at most, send them later")
+        later = len(waiting) - bisect_right(waiting, now, key=_due)
+        if later > MAX_WAITING:
+            raise ControlError(f"{later} messages wait for their time; expected {MAX_WAITING} at most, send them later")
         return Schedule(tuple(waiting))
 
     def due(self, now: float) -> tuple[tuple[Waiting, ...], "Schedule"]:

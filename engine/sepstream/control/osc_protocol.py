@@ -18,12 +18,11 @@ Numbers out of range are clamped: faders are dragged beyond their ends. NaN and 
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ..disk import LIMITS, RIM, Annulus, Certain, Disc, Ellipse, HalfPlane, Lasso, Region
 from ..errors import ControlError, ExpressionError
 from ..expression import located, quoted
-from ..selection import Selection
 from ..telemetry import Level, Telemetry
 from .osc import Argument, Message, encode, frames
 from .table import Change, Control, Value, find
@@ -37,36 +36,43 @@ ANSWERS = ("/pong", "/error")  # of another engine, perhaps; to answer them woul
 _OWNER = re.compile(r"(?:/meter)?/((?:bus|region)/[^/]+)")  # whose address it is
 
 
-class SetRegion(NamedTuple):
+@dataclass(frozen=True)
+class SetRegion:
     name: str
     region: Region
 
 
-class Ask(NamedTuple):
+@dataclass(frozen=True)
+class Ask:
     """For the value of a control."""
 
     name: str
 
 
-class AskRegion(NamedTuple):
+@dataclass(frozen=True)
+class AskRegion:
     name: str
 
 
-class AskAll(NamedTuple):
+@dataclass(frozen=True)
+class AskAll:
     pass
 
 
-class Subscribe(NamedTuple):
+@dataclass(frozen=True)
+class Subscribe:
     rate_hz: float = RATE_HZ
     port: int | None = None  # at the sender's host, if not the sender's own
     by_place: bool = False
 
 
-class Unsubscribe(NamedTuple):
+@dataclass(frozen=True)
+class Unsubscribe:
     port: int | None = None
 
 
-class Ping(NamedTuple):
+@dataclass(frozen=True)
+class Ping:
     pass
 
 
@@ -74,7 +80,7 @@ Request = Change | SetRegion | Ask | AskRegion | AskAll | Subscribe | Unsubscrib
 
 
 def request(message: Message, known: Callable[[str], Control] = find) -> Request | None:
-    """What the message asks for; None where nothing is to be done. Raises ControlError, with the address in front.
+    """What the message asks for; None where nothing is to be done. Raises ControlError.
 
     ``known`` gives the row of the table for the name of a control. Whether the scene has such a bus is not asked here.
     """
@@ -123,20 +129,14 @@ def error_message(error: Exception) -> Message:
     return Message("/error", (str(error),))
 
 
-def labels(selection: Selection) -> dict[str, Value]:
-    """What stands in which place, to be told to subscribers like the values of controls: name/bus/1."""
-    return {f"name/{place}": owner.partition("/")[2] for owner, place in places(selection).items()}
-
-
-def places(selection: Selection) -> dict[str, str]:
-    """ "bus/vox" -> "bus/1", "region/dark" -> "region/1": all buses and regions, and their places."""
-    owners = {"bus": selection.names, "region": [name for name, _ in selection.regions]}
-    return {f"{kind}/{name}": f"{kind}/{place}" for kind, names in owners.items() for place, name in enumerate(names, start=1)}
+def labels(buses: Sequence[str], regions: Sequence[str] = ()) -> dict[str, Value]:
+    """Which bus and which region stands in which place, to be told like the values of controls: name/bus/1."""
+    return {f"name/{place}": owner.partition("/")[2] for owner, place in _places(buses, regions).items()}
 
 
 def telemetry_messages(now: Telemetry, buses: Sequence[str]) -> tuple[Message, ...]:
-    """Levels in dB (peak, then RMS), and the state of the engine. ``buses`` are the scene's, by name; the
-    engine may be a moment behind in their number."""
+    """Levels in dB (peak, then RMS), and the state of the engine. ``buses`` are the scene's names, which the engine may be
+    a moment behind."""
     return (
         *(_meter(f"in/{place}", level) for place, level in enumerate(now.inputs, start=1)),
         *(_meter(f"bus/{bus}", level) for bus, level in zip(buses, now.buses, strict=False)),
@@ -153,9 +153,16 @@ def telemetry_messages(now: Telemetry, buses: Sequence[str]) -> tuple[Message, .
     )
 
 
-def datagrams(messages: Iterable[Message], places: Mapping[str, str]) -> tuple[bytes, ...]:
-    """Messages to one subscriber, with ``places`` (of ``places``; none for one who asked for names) put for names."""
+def news(messages: Iterable[Message], buses: Sequence[str], by_place: bool, regions: Sequence[str] = ()) -> tuple[bytes, ...]:
+    """Messages to one client -> datagrams; ``by_place`` puts places for the names of ``buses`` and ``regions``."""
+    places = _places(buses, regions) if by_place else {}
     return tuple(frames(encode(_placed(address, places), *args) for address, args in messages))
+
+
+def _places(buses: Sequence[str], regions: Sequence[str]) -> dict[str, str]:
+    """bus/vox -> bus/1, region/dark -> region/1."""
+    owners = {"bus": buses, "region": regions}
+    return {f"{kind}/{name}": f"{kind}/{place}" for kind, names in owners.items() for place, name in enumerate(names, start=1)}
 
 
 def _placed(address: str, places: Mapping[str, str]) -> str:

@@ -5,6 +5,7 @@ Bound to the loopback unless asked: OSC has no password, and whoever can send to
 
 import socket
 from collections.abc import Iterable
+from itertools import accumulate
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -15,6 +16,7 @@ from .osc import BUNDLE, MAX_DATAGRAM, Client
 DEFAULT = ("127.0.0.1", 9000)
 BUFFER_BYTES = 1 << 22  # asked of the system for the datagrams that wait
 DRAIN = 1024  # datagrams read per call at most: a few milliseconds
+ENOUGH_BYTES = 1 << 17  # given per call, or a single datagram more: a bundle may hold a thousand messages
 
 
 class Datagram(NamedTuple):
@@ -64,9 +66,13 @@ class Server:
         return self._socket.fileno()
 
     def receive(self, limit: int = 256) -> list[Datagram]:
-        """What has come, in order, ``limit`` datagrams at most. If more came, the newest of each sender and address."""
+        """What has come, in order: ``limit`` datagrams and about ENOUGH_BYTES at most. If more came, the newest of each
+        sender and address, and of these the newest."""
         found = self._drain()
         kept = found if len(found) <= limit else _newest(found)[-limit:]
+        sizes = accumulate(len(datagram.data) for datagram in reversed(kept))
+        fitting = 1 + sum(size < ENOUGH_BYTES for size in sizes)
+        kept = kept[-fitting:]
         self.dropped += len(found) - len(kept)
         return kept
 

@@ -23,7 +23,7 @@ from ..disk import Region
 from ..errors import ControlError, ExpressionError, nearest
 from ..expression import quoted
 from ..paths import data_dir, user_presets
-from ..selection import BUS_NAME, Strip, preset_path, preset_paths, read_selection, read_toml
+from ..selection import BUS_NAME, Strip, parse_toml, preset_path, preset_paths, read_selection, read_toml
 from .scene import OUTPUTS, Scene
 from .table import find
 
@@ -101,6 +101,9 @@ def save(name: str, scene: Scene, midi: Mapping[str, Any] | None = None) -> Path
         raise ControlError(f"preset name {quoted(name)}; expected 1 to 64 letters, digits, _ and -")
     path = user_presets() / f"{name}.toml"
     text = dump(scene, midi)
+    with _about(f"preset '{name}' cannot be saved: "):
+        if read(parse_toml(text.encode())).scene != scene:
+            raise ControlError("its text does not read back as this scene; a bus whose select is shorter may help")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)
