@@ -10,6 +10,7 @@ on the way in, whatever nobody plays must come out as silence, and not a sample 
 
 import tempfile
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from sepstream.board import Board
 from sepstream.contract import Bundle
 from sepstream.control.desk import Desk
 from sepstream.worker import Worker
-from streaming_contract import fill
 
 F32 = NDArray[np.float32]
 
@@ -93,13 +93,15 @@ class FakeDevice:
     ) -> F32:
         """(frames, inputs) -> (frames, outputs) in blocks of these sizes in turn; the worker sleeps after those that are
         ``late``, counted from 0."""
-        heard, at = [], 0
-        for index, n in enumerate(fill(list(blocks), len(sound))):
-            heard.append(self.block(sound[at : at + n], status))
+        heard, at = np.zeros((len(sound), len(self.outputs)), np.float32), 0
+        for index, n in enumerate(cycle(blocks)):
+            if at >= len(sound):
+                return heard
+            heard[at : at + n] = self.block(sound[at : at + n], status)
             at += n
             if not late(index):
                 self.work()
-        return np.concatenate(heard) if heard else np.zeros((0, len(self.outputs)), np.float32)
+        return heard
 
     def block(self, sound: F32, status: int = 0) -> F32:
         """One call of the callback."""

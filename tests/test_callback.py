@@ -16,8 +16,14 @@ from sepstream import callback
 from sepstream.callback import FADE, LOUDEST
 from sepstream.worker import Alarm
 
+LENGTH = 3000
 POISON = np.float32(9999.0)  # where no sound has been published
-BLOCKS = st.lists(st.one_of(st.integers(1, 700), st.sampled_from([1, FADE - 1, FADE, FADE + 1, 256])), min_size=1, max_size=6)
+BLOCKS = st.one_of(
+    st.just([1]),
+    st.lists(st.one_of(st.integers(2, 700), st.sampled_from([1, FADE - 1, FADE, FADE + 1, 256])), min_size=1, max_size=6).filter(
+        lambda blocks: sum(blocks) > 8 * len(blocks)
+    ),
+)
 MAPS = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
 STARTS = st.sampled_from([0, 1, b.RING - 300, 5 * b.RING - 1, (1 << 50) + 12345])
 
@@ -78,7 +84,7 @@ def test_without_a_worker_the_input_plays_through_the_dry_gains_delayed(blocks, 
     gains = noise(len(outputs), len(inputs), 3) * 10
     device.set_dry(gains)
     device.set_latency(100, delay)
-    sound = noise(5000, len(inputs))
+    sound = noise(LENGTH, len(inputs))
     fade_in = np.minimum(np.arange(1, len(sound) + 1) / FADE, 1.0)[:, None]
     np.testing.assert_allclose(device.play(sound, blocks), fade_in * (delayed(sound, delay) @ gains.T), atol=2e-6)
     assert device.words[b.LATE_BLOCKS] == device.words[b.FADES] == 0  # late is what comes after the model was in time
@@ -110,9 +116,9 @@ def test_a_model_in_time_is_all_that_is_heard(blocks, inputs, outputs, slack, st
     queue = max(blocks) + FADE + slack
     device = started(inputs=inputs, outputs=outputs, spare=1, start=start, queue=queue, delay=queue + 300)
     device.set_dry(np.ones((len(outputs), len(inputs)), np.float32))
-    wet = noise(6000, len(outputs), 1)
+    wet = noise(LENGTH, len(outputs), 1)
     Printer(device, wet, [1.0])
-    heard = device.play(noise(6000, len(inputs)), blocks)
+    heard = device.play(noise(LENGTH, len(inputs)), blocks)
     from_here = queue + max(blocks) + FADE  # the ring's first frames have come, a block has begun, the fade is over
     np.testing.assert_array_equal(heard[from_here:], delayed(wet, queue)[from_here:])
     assert device.words[b.LATE_BLOCKS] == device.words[b.FADES] == 0 and device.words[b.SETTLED] == 1
@@ -122,9 +128,9 @@ def test_a_model_in_time_is_all_that_is_heard(blocks, inputs, outputs, slack, st
 def test_another_epoch_is_not_played(blocks, apart) -> None:
     device = started()
     device.set_dry(straight(device))
-    Printer(device, noise(4000, 2, 1), [1.0], lead=2000)
+    Printer(device, noise(LENGTH, 2, 1), [1.0], lead=2000)
     device.words[b.WET_EPOCH] += apart
-    sound = noise(4000)
+    sound = noise(LENGTH)
     heard = device.play(sound, blocks)
     np.testing.assert_array_equal(np.array_equal(heard, delayed(sound, 800)), apart != 0)
 
@@ -132,9 +138,9 @@ def test_another_epoch_is_not_played(blocks, apart) -> None:
 @given(BLOCKS, st.integers(0, 3000))
 def test_nothing_is_played_from_before_the_stretch_begins(blocks, begins) -> None:
     device = started(queue=900, delay=1000)
-    Printer(device, np.ones((5000, 2), np.float32), [1.0], lead=900)
+    Printer(device, np.ones((LENGTH, 2), np.float32), [1.0], lead=900)
     device.words[b.WET_FROM] = begins
-    heard = device.play(np.zeros((5000, 2), np.float32), blocks)
+    heard = device.play(np.zeros((LENGTH, 2), np.float32), blocks)
     assert not heard[: 900 + begins].any()
     assert heard[900 + begins + max(blocks) + FADE :].all()
 
@@ -146,10 +152,9 @@ LATENESS = st.lists(st.sampled_from([0.0, 0.3, 0.7, 1.0, 1.0, 1.0]), min_size=1,
 
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_the_model_comes_and_goes_linearly_and_no_frame_is_played_that_was_not_there(queue, blocks, published) -> None:
-    share, _ = shares(queue, blocks, published, 6000)
+    share, _ = shares(queue, blocks, published, LENGTH)
     assert share.min() >= 0.0 and share.max() <= 1.0  # POISON would be heard
     steps = np.diff(share, prepend=0.0)
-    np.testing.assert_array_equal(np.unique(np.abs(steps)), np.unique(np.abs(steps)).round(6))
     assert set(np.abs(steps).tolist()) <= {0.0, 1.0 / FADE}
     inside = (share[1:-1] > 0) & (share[1:-1] < 1)
     assert (steps[2:][inside] != 0).all()  # and never rests half-way
@@ -157,10 +162,10 @@ def test_the_model_comes_and_goes_linearly_and_no_frame_is_played_that_was_not_t
 
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_what_is_heard_is_the_model_and_the_dry_sound_of_one_moment_in_these_shares(queue, blocks, published) -> None:
-    share, _ = shares(queue, blocks, published, 6000)
+    share, _ = shares(queue, blocks, published, LENGTH)
     device = started(queue=queue, delay=queue + 77)
     device.set_dry(straight(device))
-    sound, wet = noise(6000), noise(6000, 2, 1)
+    sound, wet = noise(LENGTH), noise(LENGTH, 2, 1)
     Printer(device, wet, published)
     heard = device.play(sound, blocks)
     wanted = share[:, None] * delayed(wet, queue) + (1 - share[:, None]) * delayed(sound, queue + 77)
@@ -171,7 +176,7 @@ def test_what_is_heard_is_the_model_and_the_dry_sound_of_one_moment_in_these_sha
 def test_no_step_is_larger_than_those_of_the_two_sounds_and_of_the_fade(queue, blocks, published) -> None:
     device = started(inputs=(0,), outputs=(0,), queue=queue, delay=queue)
     device.set_dry(np.ones((1, 1), np.float32))
-    at = np.arange(6000)[:, None]
+    at = np.arange(LENGTH)[:, None]
     wet, sound = (np.sin(at / 50).astype(np.float32), np.sin(at / 70 + 2).astype(np.float32))
     Printer(device, wet, published)
     heard = device.play(sound, blocks)
@@ -181,7 +186,7 @@ def test_no_step_is_larger_than_those_of_the_two_sounds_and_of_the_fade(queue, b
 
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_late_blocks_and_fades_are_those_that_one_hears(queue, blocks, published) -> None:
-    share, device = shares(queue, blocks, published, 6000)
+    share, device = shares(queue, blocks, published, LENGTH)
     ends = np.array([wet for wet, _ in device.after])
     begins = np.concatenate([[0.0], ends[:-1]])
     in_time = ends > np.where(begins == 1.0, 0.999, begins)  # rises, or stays at the top
@@ -203,7 +208,7 @@ def test_what_is_no_sound_becomes_silence_and_counts_once_a_block(blocks, where,
     heard = device.play(sound, blocks)
     sound[~(np.abs(sound) <= LOUDEST)] = 0.0
     np.testing.assert_array_equal(heard, delayed(sound, 300))
-    starts = np.cumsum([0, *(n for n in blocks * 3000)])
+    starts = np.cumsum([0, *blocks * 3000])
     assert device.words[b.FAULTS] == len(np.unique(np.searchsorted(starts, sorted(where), "right")))
 
 
@@ -221,10 +226,10 @@ def test_what_is_no_sound_on_the_output_ring_is_not_played(blocks, published, wh
     for fault in (bad, 0.0):
         device = started()
         device.set_dry(straight(device))
-        wet = noise(4000, 2, 1)
+        wet = noise(LENGTH, 2, 1)
         wet[list(where), 0] = fault
         Printer(device, wet, published)
-        twins.append(device.play(noise(4000), blocks))
+        twins.append(device.play(noise(LENGTH), blocks))
     ill = (twins[0] != twins[1]).any(axis=1)
     assert np.isfinite(twins[0]).all()
     assert not twins[0][ill, 0].any()  # silent for these frames
@@ -238,13 +243,12 @@ def test_what_is_no_sound_on_the_output_ring_is_not_played(blocks, published, wh
 def test_another_latency_is_taken_over_in_silence(blocks, delay, later, before) -> None:
     device = started(delay=delay, queue=100)
     device.set_dry(straight(device))
-    sound = noise(before + 4000)
+    sound = noise(before + LENGTH)
     heard = device.play(sound[:before], blocks)
     device.set_latency(101, later)
     heard = np.concatenate([heard, device.play(sound[before:], blocks)])
     down = np.clip(1 - np.arange(1, len(sound) - before + 1) / FADE, 0, 1)
-    turn = before + int(np.searchsorted(np.cumsum(blocks * 4000), FADE)) * 0
-    edges = before + np.cumsum([0, *(n for n in blocks * (2 * FADE))])
+    edges = before + np.cumsum([0, *blocks * (2 * FADE)])
     turn = int(edges[edges >= before + FADE][0])  # the first block that finds silence
     old, new = delayed(sound, delay), delayed(sound, later)
     up = np.minimum(np.arange(1, len(sound) - turn + 1) / FADE, 1)[:, None]
@@ -272,7 +276,7 @@ def test_the_end_fades_to_silence_and_stays_there(blocks, wet) -> None:
     device.set_dry(straight(device))
     ones = np.ones((3000, 2), np.float32)
     if wet:
-        Printer(device, np.ones((6000, 2), np.float32), [1.0])
+        Printer(device, np.ones((LENGTH, 2), np.float32), [1.0])
     device.play(ones, blocks)
     device.words[b.STOP] = 1
     heard = device.play(ones, blocks)
@@ -298,8 +302,8 @@ def story() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     device = FakeDevice(inputs=(1, 0, 3), outputs=(2, 0), spare=1, start=b.RING - 700, ramp_frames=100)
     device.board.area("dry_target", 2, 3)[:] = np.float32([[1, 0, -0.5], [0, 0.7, 0]])
     device.set_latency(300, 400)
-    Printer(device, noise(6000, 2, 1), [1.0, 1.0, 1.0, 0.0, 0.2, 0.0, 0.0, 1.0])
-    sound = noise(4000, 3)
+    Printer(device, noise(LENGTH, 2, 1), [1.0, 1.0, 1.0, 0.0, 0.2, 0.0, 0.0, 1.0])
+    sound = noise(LENGTH, 3)
     sound[700, 1] = np.nan
     heard = [device.play(sound[:2000], (128, 31, 1))]
     device.set_latency(350, 450)
@@ -307,7 +311,18 @@ def story() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     heard.append(device.play(sound[2000:3000], (64, 200), status=4))
     device.words[b.STOP] = 1
     heard.append(device.play(sound[3000:], (100,)))
-    counted = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED, b.LATE_BLOCKS, b.FADES, b.FAULTS, b.XRUNS]
+    counted = [
+        b.FRAMES,
+        b.CALLBACKS,
+        b.LAST_BLOCK,
+        b.QUEUE_NOW,
+        b.DELAY_NOW,
+        b.SETTLED,
+        b.LATE_BLOCKS,
+        b.FADES,
+        b.FAULTS,
+        b.XRUNS,
+    ]
     return np.concatenate(heard), device.words[counted].copy(), np.array(device.after)
 
 
@@ -322,7 +337,9 @@ def test_the_compiled_callback_is_its_plain_twin(request: pytest.FixtureRequest)
 
 
 def test_what_portaudio_calls_is_the_same_callback() -> None:
-    call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p)
+    call = ctypes.CFUNCTYPE(
+        ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p
+    )
     address = callback.address()
     assert address
     by_hand, by_address = started(), started()

@@ -183,6 +183,14 @@ def test_nrpn_values_of_one_and_of_two_halves() -> None:
     assert [m.number for m in nrpn(*select, (6, 1), (98, 45), (6, 1))] == [300, 301]
 
 
+def test_nrpn_data_belongs_to_its_parameter() -> None:
+    select, data = ((99, 2), (98, 44)), ((6, 64), (38, 1))
+    assert nrpn(*select, *data, *select, (6, 64))[-1].raw == 8193, "selected again, it is as it was"
+    assert nrpn(*select, *data, (6, 65))[-1].raw == 65 << 7, "a new upper half starts at 0"
+    for other in ((99, 3), (98, 45)):
+        assert nrpn(*select, *data, other, (6, 64))[-1][4:6] == (64, 127)
+
+
 def test_nrpn_increments_say_a_direction() -> None:
     assert [(m.number, m.step) for m in nrpn((99, 0), (98, 5), (96, 0), (97, 0), (96, 127))] == [(5, 1), (5, -1), (5, 1)]
     assert nrpn((96, 0)) == [], "of no parameter"
@@ -279,6 +287,11 @@ def test_a_toggle_follows_what_the_control_is_by_now() -> None:
 def test_presses_of_controllers(raws: list[int], flips: int) -> None:
     desk = Desk(fader(control=MUTE, mode="toggle"))
     assert len(desk.hear(*(cc(7, raw) for raw in raws))) == flips
+
+
+def test_each_note_is_a_press_whatever_its_velocity() -> None:
+    desk = Desk(Binding(kind="note", number=60, control=MUTE, mode="toggle"))
+    assert len(desk.hear(note(60, 10), note(60, 20), note(60, 20))) == 3
 
 
 def test_a_toggle_of_a_number_goes_between_its_ends() -> None:

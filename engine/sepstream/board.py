@@ -76,6 +76,7 @@ RECORD_FRAMES = 1 << 18  # of the model: 5.5 s at 48 kHz for a disk that thinks
     BUSES,
     TAKEN,
     RECORDED,
+    SLOTS_USED,
     # the control process
     MAIL,
     BEAT,
@@ -83,7 +84,7 @@ RECORD_FRAMES = 1 << 18  # of the model: 5.5 s at 48 kHz for a disk that thinks
     # the parent
     RESTARTS,
     RECORDING,
-) = range(47)
+) = range(48)
 
 INPUT_MAP, OUTPUT_MAP, MAIL_SIZE, HEADER = 64, 128, 192, 512  # words; the maps hold the device's channels, from 0
 CPU, CUDA = 1, 2  # PROVIDER

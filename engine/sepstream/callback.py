@@ -129,13 +129,14 @@ def _give(words: I64, floats: F32, played: F32, start: int, n: int) -> None:
 
 @kernel
 def _follow_latency(words: I64, floats: F32) -> bool:
-    """A new queue or delay is taken over in silence: True while the output fades out for it, or for the end."""
+    """A new queue or delay is taken over in silence: True while the output fades out for it, or for the end, and as long as
+    there is none yet: what is heard is always in time."""
     moved = words[QUEUE] != words[QUEUE_NOW] or words[DELAY] != words[DELAY_NOW]
     if moved and floats[FADES_AT + 1] == 0.0:
         words[QUEUE_NOW], words[DELAY_NOW], words[SETTLED] = words[QUEUE], words[DELAY], 0
         floats[FADES_AT] = 0.0
         moved = False
-    return bool(moved or words[STOP] != 0)
+    return bool(moved or words[QUEUE_NOW] < 0 or words[STOP] != 0)
 
 
 @kernel

@@ -14,7 +14,8 @@ from .errors import DeviceError, SepstreamError
 
 if TYPE_CHECKING:
     from .contract import Bundle
-    from .session import Config, Session
+    from .record import Recorder
+    from .session import Config, Session, View
 
 LOOK_S = 0.05
 
@@ -205,39 +206,59 @@ def _watch(session: "Session", flags: argparse.Namespace) -> int:
     """Until Ctrl-C, the end of --duration, or a start that fails."""
     from . import board as b
     from . import telemetry
-    from .record import Recorder
+    from .screen import Look, Screen
     from .watchdog import Watchdog
 
-    watchdog = Watchdog(session)
-    words = session.board.words
-    recorder = None
-    if flags.record:
-        recorder = Recorder(
-            session.board,
-            Path(flags.record),
-            wanted=lambda: bool(words[b.RECORD_WANTED]),
-            names=lambda: session.view().slots,
-            say=lambda text: session.say("recorder", text),
-        )
-    events = session.events()
-    played = False
+    watchdog, recorder, words = Watchdog(session), _recorder(session), session.board.words
+
+    def look() -> Look:
+        status = recorder.status if recorder else ""
+        return Look(telemetry.read(session.board), session.view(), session.config.model, session.device, status)
+
+    screen, events, played = Screen(look, flags.json), session.events(), False
+
+    def tell() -> None:
+        for event in events:
+            if not event.text:
+                break
+            screen.tell(event)
+
     try:
+        screen.start()
         watchdog.start()
         if recorder:
             recorder.start()
-        while True:
+        while not flags.duration or telemetry.read(session.board).seconds < flags.duration:
             time.sleep(LOOK_S)
             watchdog.look()
-            for event in events:
-                if not event.text:
-                    break
-                print(f"{event.source}: {event.text}", flush=True)
+            tell()
             played = played or words[b.STATE] == b.PLAYING
             if not played and words[b.STATE] == b.MISSING:
-                return FAILED
-            if flags.duration and telemetry.read(session.board).seconds >= flags.duration:
-                return 0
+                return USAGE  # what has never been there is a mistake; what was there once is waited for
+        return 0
     finally:
         watchdog.end()
         if recorder:
             recorder.close()
+        tell()
+        screen.close()
+
+
+def _recorder(session: "Session") -> "Recorder | None":
+    from . import board as b
+    from .record import Recorder
+
+    if session.config.record is None:
+        return None
+    return Recorder(
+        session.board,
+        Path(session.config.record),
+        names=lambda: _heard(session.view()),
+        say=lambda text: session.say("recorder", text),
+        wanted=lambda: bool(session.board.words[b.RECORD_WANTED]),
+    )
+
+
+def _heard(view: "View") -> dict[str, int]:
+    """The buses of the present scene, and their slots."""
+    return {bus: view.slots[bus] for bus in view.buses if bus in view.slots}

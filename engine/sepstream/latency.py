@@ -1,11 +1,13 @@
 """Latency measured with a cable from the output back to the input: what leaves, when it comes back, and when again.
 
-A burst of noise is played once. The first time it comes back it has gone through the device alone; it is then played
-again by the engine, a known number of frames later, and comes back a second time. The clock is the frame count of the
-callback, so both times are exact to the sample (and the engine's share, their difference, does not depend on the cable).
+A burst of noise is played once, and again until it comes back: there are cables that can only be put in while it plays.
+The first time it comes back it has gone through the device alone; it is then played again by the engine, a known number
+of frames later, and comes back a second time. The clock is the frame count of the callback, so both times are exact to the
+sample (and the engine's share, their difference, does not depend on the cable).
 """
 
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ LEVEL_DB = -18.0  # of the burst; loud enough over a cable, no danger to ears
 LOOP_GAIN_DB = -6.0  # of the engine meanwhile, so that the loop does not howl
 SEEN = 0.5  # of the correlation that a clean burst would have: less is another sound
 WAIT_S = 1.0  # for both to come back; the input ring remembers a little more
+TRIES = 5
 
 
 class Latency(NamedTuple):
@@ -53,6 +56,17 @@ def mixed() -> Selection:
 
 def measure(live: "LiveSession") -> Latency:
     """Of a running session that plays ``mixed()``. Raises DeviceError when nothing comes back."""
+    for _ in range(TRIES - 1):
+        with suppress(_Unheard):
+            return _measure(live)
+    return _measure(live)
+
+
+class _Unheard(DeviceError):
+    """Nothing came back this time."""
+
+
+def _measure(live: "LiveSession") -> Latency:
     board, worker = live.board, live.worker
     ready_by = time.monotonic() + WAIT_S
     while board.floats[b.FADES_AT] < 1.0:
@@ -95,5 +109,5 @@ def _find(heard: F32, reference: F32) -> int:
     there = heard[channel, at : at + len(reference)]
     likeness = matches[channel, at] / max(float(np.linalg.norm(there) * np.linalg.norm(reference)), 1e-12)
     if likeness < SEEN:
-        raise DeviceError("nothing came back; connect an output of the device to an input with a cable, and turn up its gain")
+        raise _Unheard("nothing came back; connect an output of the device to an input with a cable, and turn up its gain")
     return int(at)

@@ -23,12 +23,13 @@ from .control.scene import Scene
 from .errors import DeviceError, SepstreamError
 from .pipeline import RAMP_MS
 from .selection import Selection
-from .session import Session, become_child
+from .session import Session
 from .worker import Alarm, Worker
 
 FIRST_BLOCK_S = 5.0  # a device that opened but does not ask for sound by then is in somebody else's hands
 LOOK_S = 0.05  # how often the main thread looks
-AGAIN_S = 1.0  # between two tries for a device that is not there
+AGAIN_S = 1.0  # between two tries for a device that is not there, or a worker that fails
+FADED_S = 0.5  # for the last fade: longer than any device's block
 SWITCH_S = 0.0005  # how long another thread of this process may keep the interpreter
 REAL_TIME = 60  # priority of the worker: below the sound server's own threads, above everything else
 
@@ -41,7 +42,8 @@ class LiveSession:
 
     ``input`` and ``output`` are DEV[:CH,...]. ``block_samples`` 0 takes the device's own period; ``queue_samples`` is the
     slack that a late model has before the dry sound stands in, in samples (None: one hop). sep-live runs the same object
-    in a process of its own, where no other thread of Python can hold it up. Raises DeviceError.
+    in a process of its own, where no other thread of Python can hold it up, on a ``board`` whose scene others post. Raises
+    DeviceError.
     """
 
     def __init__(
@@ -58,14 +60,17 @@ class LiveSession:
     ) -> None:
         self.bundle, self.board, self._block = bundle, board or _own_board(), block_samples
         self._slack = bundle.stft.hop_samples if queue_samples is None else queue_samples
+        self._wanted_provider = provider
         self.route = device.route(device.read_wanted(input), device.read_wanted(output), bundle.sample_rate_hz)
         device.announce(self.board, self.route)
         self.worker = Worker(self.board, bundle, provider)
         self.provider = self.worker.pipeline.provider
+        self.failures: list[str] = []  # of the worker's thread, oldest first; whoever tells the user takes them out
         self._desk = Desk(bundle, self.board)
         self._stream: device.Stream | None = None
         self._thread: threading.Thread | None = None
-        self.play(selection or Selection.stems(bundle))
+        if board is None or selection is not None:
+            self.play(selection or Selection.stems(bundle))
 
     def __enter__(self) -> "LiveSession":
         self.start()
@@ -88,26 +93,24 @@ class LiveSession:
             self._alarm.close()
             raise
         self._thread.start()
-        self.settle()
+        try:
+            self.settle()
+        except DeviceError:
+            self._close()
+            raise
         self.board.words[b.DEVICE_US] = round(1e6 * self._stream.latency_s)
         self.board.words[b.STATE] = b.PLAYING
 
     def stop(self) -> None:
         """Fade out, then close the device."""
-        if self._stream is None or self._thread is None:
+        if self._stream is None:
             return
-        words = self.board.words
-        words[b.STOP] = 1
-        faded_by = time.monotonic() + 0.2
+        self.board.words[b.STOP] = 1
+        faded_by = time.monotonic() + FADED_S
         while self.board.floats[b.FADES_AT + 1] > 0.0 and time.monotonic() < faded_by:
             time.sleep(0.005)
-        self._ending = True
-        self._alarm.ring()
-        self._thread.join(1.0)
-        self._stream.close()
-        self._alarm.close()
-        words[b.WAKE_FD], words[b.STATE] = -1, 0
-        self._stream = self._thread = None
+        self._close()
+        self.board.words[b.STATE] = 0
 
     def summary(self) -> str:
         """One line on what was opened."""
@@ -139,6 +142,16 @@ class LiveSession:
         incomplete = hop - math.gcd(block, hop) if rate == model else (hop - 1) * rate // model
         return block + incomplete + FADE + math.ceil(self._slack * rate / model)
 
+    def _close(self) -> None:
+        assert self._stream is not None and self._thread is not None
+        self._ending = True
+        self._alarm.ring()
+        self._thread.join(1.0)
+        self._stream.close()
+        self._alarm.close()
+        self.board.words[b.WAKE_FD] = -1
+        self._stream = self._thread = None
+
     def _prepare(self) -> None:
         """A board as the callback expects it, and nothing on it that an earlier stream computed."""
         words = self.board.words
@@ -153,7 +166,16 @@ class LiveSession:
         """The worker's thread: first among equals, and without the collector, whose pauses one would hear."""
         with suppress(AttributeError, OSError):  # a system without it, or a user without the right: it goes on as it is
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(REAL_TIME))
-        self.worker.run(self._alarm, lambda: self._ending)
+        worker: Worker | None = self.worker
+        while not self._ending:
+            try:
+                self.worker = worker or Worker(self.board, self.bundle, self._wanted_provider)
+                self.worker.run(self._alarm, lambda: self._ending)
+            except Exception as error:  # whatever it is: the callback plays dry meanwhile, and a fresh worker knows nothing of it
+                self.board.words[b.FAULTY_HOPS] += 1
+                self.failures.append(f"{type(error).__name__}: {error}")
+                worker = None
+                time.sleep(AGAIN_S)
 
 
 def _numbers(channels: tuple[int, ...]) -> str:
@@ -166,23 +188,24 @@ def _own_board() -> Board:
         return Board(Path(folder) / "board", create=True)
 
 
-def main(folder: str) -> int:
-    """The audio process of sep-live: play until the session is over, wait for a device that is not there."""
-    become_child()
-    session = Session(Path(folder))
+def main(session: Session) -> None:
+    """The audio process of sep-live: play until the session is over, wait for a device that is gone. Raises SepstreamError
+    for one that has never been there."""
     sys.setswitchinterval(SWITCH_S)
     bundle = load_bundle(session.config.model)
-    told = ""
+    words, told = session.board.words, ""
     while not session.over:
+        words[b.STATE] = b.OPENING  # each try is a sign of life
         try:
             _play(session, bundle)
         except SepstreamError as error:
-            session.board.words[b.STATE] = b.MISSING
+            if not words[b.FRAMES]:
+                raise
+            words[b.STATE] = b.MISSING
             if str(error) != told:
                 session.say("audio", told := str(error))
             time.sleep(AGAIN_S)
             device.look_again()
-    return 0
 
 
 def _play(session: Session, bundle: Bundle) -> None:
@@ -202,12 +225,11 @@ def _play(session: Session, bundle: Bundle) -> None:
     gc.freeze()
     gc.disable()  # its pauses would be heard, and nothing here makes cycles
     live.start()
-    session.say("audio", live.summary())
+    session.device = live.summary()
+    session.say("audio", session.device)
     while not session.over:
         live.settle()
+        while live.failures:
+            session.say("audio", f"the model's thread failed and was started anew: {live.failures.pop(0)}")
         time.sleep(LOOK_S)
     live.stop()
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))

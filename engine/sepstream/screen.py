@@ -233,9 +233,13 @@ def _loudest(levels: Iterable[Level]) -> float:
 
 def _state(look: Look) -> str:
     """What is not as it should be."""
+    if look.telemetry.ended:
+        return "ended"
     if not look.telemetry.running:
         return "waiting for the device" if look.telemetry.seconds else "starting"
-    return "bypass" if look.view.bypass else ""
+    if look.view.bypass:
+        return "bypass"
+    return f"master {_fader_text(look.view.master_gain_db)} dB" if look.view.master_gain_db else ""
 
 
 # The picture.

@@ -5,10 +5,12 @@ board          shared memory (board.py)
 scene.toml     the scene as it is played, for a control process that has to start anew
 view.json      what the screen and the recorder want to know of it
 events         one JSON line each, appended by anyone, told to the user by the parent
+refusal        why a process cannot do what was asked for
 """
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -56,6 +58,7 @@ class View(NamedTuple):
     gains_db: tuple[float, ...] = ()
     mutes: tuple[bool, ...] = ()
     solos: tuple[bool, ...] = ()
+    master_gain_db: float = 0.0
     bypass: bool = False
     slots: dict[str, int] = {}  # noqa: RUF012  read by nobody but the recorder, and never changed
     last: str = ""  # the last control that somebody moved
@@ -83,9 +86,13 @@ class Session:
         """A new folder, in memory where the system has such a place."""
         place = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
         folder = Path(tempfile.mkdtemp(prefix="sepstream-", dir=place))
-        (folder / "config.json").write_text(json.dumps(asdict(config)), encoding="utf8")
-        Board(folder / "board", create=True, record=record_channels)
-        return cls(folder)
+        try:
+            (folder / "config.json").write_text(json.dumps(asdict(config)), encoding="utf8")
+            Board(folder / "board", create=True, record=record_channels)
+            return cls(folder)
+        except BaseException:
+            _remove(folder)
+            raise
 
     @property
     def scene_path(self) -> Path:
@@ -94,6 +101,17 @@ class Session:
     def say(self, source: str, text: str) -> None:
         """One line for the user, whole even when several processes speak at once."""
         os.write(self._events, json.dumps([source, text]).encode("utf8") + b"\n")
+
+    def refuse(self, source: str, text: str) -> None:
+        """Why the process that is about to end cannot do what was asked for. For the parent, who knows what that means."""
+        self._replace("refusal", [source, text])
+
+    def refusal(self) -> Event:
+        """The newest."""
+        try:
+            return Event(*json.loads((self.folder / "refusal").read_text(encoding="utf8")))
+        except FileNotFoundError:
+            return Event("", "")
 
     def events(self) -> Iterator[Event]:
         """Those since the beginning, then None-less silence: call next() again later and it goes on."""
@@ -108,9 +126,7 @@ class Session:
 
     def show(self, view: View) -> None:
         """Tell the parent what is played; it sees the old view or the new one, never a part."""
-        part = self.folder / "view.part"
-        part.write_text(json.dumps(view._asdict()), encoding="utf8")
-        part.replace(self.folder / "view.json")
+        self._replace("view.json", view._asdict())
 
     def view(self) -> "View":
         """What the control process last showed."""
@@ -120,25 +136,53 @@ class Session:
             return View()
 
     @property
+    def device(self) -> str:
+        """What the audio process opened; empty before it did."""
+        try:
+            return (self.folder / "device").read_text(encoding="utf8")
+        except FileNotFoundError:
+            return ""
+
+    @device.setter
+    def device(self, text: str) -> None:
+        (self.folder / "device").write_text(text, encoding="utf8")
+
+    @property
     def over(self) -> bool:
         """Whether it is time to go: the parent said so, or is no more."""
-        return bool(self.board.words[STOP]) or os.getppid() != self._parent
+        return bool(self.board.words[STOP]) or self.orphaned
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether the process that started this one is no more."""
+        return os.getppid() != self._parent
 
     def remove(self) -> None:
         """The folder and all in it; what others have mapped lives until they end."""
-        for file in self.folder.iterdir():
-            file.unlink()
-        self.folder.rmdir()
+        _remove(self.folder)
+
+    def _replace(self, name: str, value: object) -> None:
+        """Readers find the old value or the new one, never a part."""
+        part = self.folder / f"{name}.{os.getpid()}.part"
+        part.write_text(json.dumps(value), encoding="utf8")
+        part.replace(self.folder / name)
 
 
 def become_child() -> None:
-    """Ctrl-C in a terminal reaches every process: only the parent acts on it. A polite kill ends this one at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Only the parent acts on Ctrl-C. A polite kill ends this one at once. To write to a terminal never stops it."""
+    for name in ("SIGINT", "SIGTTOU"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
 
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
+
+
+def _remove(folder: Path) -> None:
+    """Gladly together with others who do the same."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _frozen(value: Any) -> Any:

@@ -37,6 +37,7 @@ class Telemetry(NamedTuple):
     device_ms: float  # as PortAudio says, not measured
     provider: str
     sample_rate_hz: int
+    ended: bool = False  # told to stop
 
 
 def read(board: Board) -> Telemetry:
@@ -63,6 +64,7 @@ def read(board: Board) -> Telemetry:
         device_ms=int(words[b.DEVICE_US]) / 1000,
         provider={b.CPU: "cpu", b.CUDA: "cuda"}.get(int(words[b.PROVIDER]), "none"),
         sample_rate_hz=int(words[b.RATE_HZ]),
+        ended=bool(words[b.STOP]),
     )
 
 

@@ -73,7 +73,7 @@ class Worker:
         self._build_bridges(int(words[b.RATE_HZ]), bundle.sample_rate_hz)
         self._input_ring, self._output_ring = board.input_ring(), board.output_ring()
         self._tape = board.record_ring(self.inputs)
-        self._used: set[int] = set()  # slots of the tape that ever held a bus
+        self._used = set(range(1, int(words[b.SLOTS_USED])))  # slots of the tape that ever held a bus
         self._block = np.zeros((self.inputs, self.hop), np.float32)
         self._silence = np.zeros_like(self._block)
         self._played = np.zeros((self.hop, self.outputs), np.float32)
@@ -112,7 +112,7 @@ class Worker:
         self._hear()
         buses = self.pipeline.step(self._block)
         self._mix(buses)
-        self._publish()
+        self._publish(buses)
         self._measure(buses)
         self._record(buses)
         words = self.board.words
@@ -221,12 +221,13 @@ class Worker:
             self._played[: len(self.probe)] += self.probe
             self.probe, self.probe_at = None, self.out_at
 
-    def _publish(self) -> None:
+    def _publish(self, buses: F32) -> None:
         """On the output ring, if it is sound, of this epoch, and the callback ready to fade to it."""
         words, at = self.board.words, self.out_at
-        if not np.isfinite(self._played).all():
+        if not (np.isfinite(self._played).all() and np.isfinite(buses).all()):
             words[b.FAULTY_HOPS] += 1
-            self._played[:] = 0.0
+            self._played[:] = buses[:] = 0.0  # meters and recorder must not hear of it either
+            self._owed = self._owed[:0]
             self.pipeline.reset()
             self._broken = True
         frames, self._said = self._out.step(self._played.T, self._said)
@@ -262,6 +263,7 @@ class Worker:
             return
         at = int(self.board.words[b.RECORDED])
         self._used.update(self._slots)
+        self.board.words[b.SLOTS_USED] = max(self._used, default=0) + 1
         kernels.write_ring(self._past[:, : self.hop].T, at, self._tape[INPUT_SLOT])
         for slot in self._used:
             bus = buses[self._slots.index(slot)] if slot in self._slots else self._silence
@@ -272,10 +274,10 @@ class Worker:
         """Silence on the tape for what was skipped, so that it stays in time."""
         if self._tape is None:
             return
-        silence = np.zeros((self.inputs, min(samples, b.RECORD_FRAMES)), np.float32)
-        for slot in (INPUT_SLOT, *self._used):
-            kernels.write_ring(silence.T, int(self.board.words[b.RECORDED]), self._tape[slot])
-        self.board.words[b.RECORDED] += samples
+        for done in range(0, samples, self.hop):
+            for slot in (INPUT_SLOT, *self._used):
+                kernels.write_ring(self._silence.T, int(self.board.words[b.RECORDED]), self._tape[slot])
+            self.board.words[b.RECORDED] += min(self.hop, samples - done)
 
     def _warm_up(self) -> None:
         """Compile and touch everything that a hop uses, on arrays that nobody hears."""

@@ -8,10 +8,8 @@ session's folder. Nothing from outside can stop the loop; what cannot be done is
 """
 
 import select
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from .. import board as b
@@ -19,7 +17,7 @@ from .. import telemetry
 from ..contract import load_bundle
 from ..errors import ControlError, SepstreamError
 from ..selection import Selection
-from ..session import Session, View, become_child
+from ..session import Session, View
 from . import midi, midi_surface, osc, osc_protocol, player, presets
 from .desk import Desk
 from .midi_bindings import learn, ready_for, write_bindings
@@ -350,6 +348,7 @@ class Host:
             gains_db=tuple(strip.gain_db for strip in strips),
             mutes=tuple(strip.mute for strip in strips),
             solos=tuple(strip.solo for strip in strips),
+            master_gain_db=scene.master_gain_db,
             bypass=scene.bypass,
             slots=dict(self.desk.slots),
             last=self.last,
@@ -384,17 +383,6 @@ def _shown(value: Value) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def main(folder: str) -> int:
-    """The control process of sep-live."""
-    become_child()
-    session = Session(Path(folder))
-    try:
-        Host(session).run()
-    except SepstreamError as error:
-        session.say("control", str(error))
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+def main(session: Session) -> None:
+    """The control process of sep-live. Raises SepstreamError when it cannot begin."""
+    Host(session).run()

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..board import MAIL, MAIL_BYTES, MAIL_SIZE, MAX_BUSES, Board
 from ..errors import ControlError
 
@@ -37,6 +38,7 @@ def post(board: Board, order: Order, dry: F32) -> None:
     board.mail(count & 1)[: len(data)] = np.frombuffer(data, np.uint8)
     board.words[MAIL_SIZE + (count & 1)] = len(data)
     board.area("dry_target", *dry.shape)[:] = dry
+    kernels.barrier()  # the message before its count
     board.words[MAIL] = count
 
 
@@ -46,7 +48,9 @@ def take(board: Board, seen: int) -> tuple[int, Order | None]:
         count = int(board.words[MAIL])
         if count in (seen, 0):
             return seen, None
+        kernels.barrier()
         data = board.mail(count & 1)[: int(board.words[MAIL_SIZE + (count & 1)])].tobytes()
+        kernels.barrier()
         if int(board.words[MAIL]) - count < 1:  # nobody wrote meanwhile, least of all twice
             return count, _read(data)
     return seen, None  # a torrent; the next hop looks again

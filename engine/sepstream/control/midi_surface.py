@@ -17,7 +17,7 @@ from .midi_bindings import ONE_WAY, Binding, Bindings
 from .table import Change, Value
 
 MEETS = 1 / 127  # as near as a control of 7 bits can be
-HOLDS = 1e-4  # of a value that went through its curve and back
+SAME = 1e-4  # for a value that went through its curve and back
 HANDS_OFF_S = 0.3  # a control that was not moved for so long is let go
 
 GetUnit = Callable[[str], float]  # the value of a control now, 0..1; raises ControlError for one that is not there
@@ -29,7 +29,6 @@ class Hand(NamedTuple):
     raw: int  # last heard
     down: bool  # pressed, or beyond the middle
     at: float  # where it stands, 0..1 of our control's range
-    gave: float | None  # the value it last gave to our control; None: it does not hold it
     when: float  # in seconds, last moved
 
 
@@ -92,7 +91,7 @@ def refit(surface: Surface, bindings: Bindings) -> Surface:
 def _act(message: Message, binding: Binding, get_unit: GetUnit, hand: Hand | None, now: float) -> tuple[Value | None, Hand]:
     """-> the control's new value or None, and what is known of the hand from now on. Raises ControlError."""
     at, down = binding.low + message.value * (binding.high - binding.low), _down(message)
-    here = Hand(message.raw, down, at, None, now)
+    here = Hand(message.raw, down, at, now)
     if binding.mode == "set":
         return (binding.setting if _pressed(message, hand) else None), here
     aim, current = None, get_unit(binding.control)
@@ -104,10 +103,7 @@ def _act(message: Message, binding: Binding, get_unit: GetUnit, hand: Hand | Non
         aim = binding.low if _is_high(binding, current) else binding.high
     elif binding.mode == "momentary" and down != (hand is not None and hand.down):
         aim = binding.high if down else binding.low
-    if aim is None:
-        return None, here
-    value = binding.row.from_unit(aim)
-    return value, here._replace(gave=binding.row.to_unit(value))
+    return (None if aim is None else binding.row.from_unit(aim)), here
 
 
 def _holds(binding: Binding, hand: Hand | None, at: float, current: float) -> bool:
@@ -116,12 +112,10 @@ def _holds(binding: Binding, hand: Hand | None, at: float, current: float) -> bo
         return True
     low, high = sorted((binding.low, binding.high))
     target = min(max(current, low), high)
-    if abs(at - target) <= MEETS:
-        return True
     if hand is None:
-        return False
-    held = hand.gave is not None and abs(hand.gave - current) <= HOLDS
-    return held or (hand.at - target) * (at - target) <= 0
+        return abs(at - target) <= MEETS
+    held, crossed = abs(hand.at - target) <= SAME, (hand.at - target) * (at - target) <= 0
+    return held or crossed or abs(at - target) <= MEETS
 
 
 def _turned(message: Message, binding: Binding, current: float) -> float | None:
@@ -190,5 +184,5 @@ def _position(binding: Binding, current: float) -> float:
 
 def _is_lit(binding: Binding, current: float) -> bool:
     if binding.mode == "set":
-        return abs(current - binding.row.to_unit(binding.setting)) <= HOLDS
+        return abs(current - binding.row.to_unit(binding.setting)) <= SAME
     return _is_high(binding, current)
