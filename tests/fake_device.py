@@ -8,8 +8,9 @@ No thread, no clock: whatever happens, happens again. The device is a strict one
 on the way in, whatever nobody plays must come out as silence, and not a sample may be written beyond the block.
 """
 
+import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from sepstream import callback
 from sepstream.board import Board
 from sepstream.contract import Bundle
 from sepstream.control.desk import Desk
+from sepstream.session import SHARED_MEMORY
 from sepstream.worker import Worker
 
 F32 = NDArray[np.float32]
@@ -44,7 +46,8 @@ class FakeDevice:
         start: int = 0,
         ramp_frames: int = 960,
     ) -> None:
-        with tempfile.TemporaryDirectory() as folder:
+        memory = SHARED_MEMORY if os.access(SHARED_MEMORY, os.W_OK) else None
+        with tempfile.TemporaryDirectory(dir=memory) as folder:
             self.board = Board(Path(folder) / "board", create=True, record=record)
         self.words, self.floats = self.board.words, self.board.floats
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
@@ -93,29 +96,30 @@ class FakeDevice:
     ) -> F32:
         """(frames, inputs) -> (frames, outputs) in blocks of these sizes in turn; the worker sleeps after those that are
         ``late``, counted from 0."""
-        heard, at = np.zeros((len(sound), len(self.outputs)), np.float32), 0
-        for index, n in enumerate(cycle(blocks)):
-            if at >= len(sound):
-                return heard
-            heard[at : at + n] = self.block(sound[at : at + n], status)
-            at += n
+        width = int(self.words[b.OUTPUT_WIDTH])
+        given = np.full((len(sound), int(self.words[b.INPUT_WIDTH])), np.nan, np.float32)
+        given[:, self.inputs] = sound
+        played = np.full(len(sound) * width + MARGIN, BEYOND)
+        for index, (start, n) in enumerate(_cut(len(sound), blocks)):
+            callback.play_block(self.words, self.floats, given[start:].reshape(-1), played[start * width :], n, status)
+            assert (played[(start + n) * width :][:MARGIN] == BEYOND).all(), "it wrote beyond its block"
+            self.after.append((float(self.floats[b.FADES_AT]), float(self.floats[b.FADES_AT + 1])))
             if not late(index):
                 self.work()
-        return heard
+        heard = played[: len(sound) * width].reshape(-1, width)
+        idle = [channel for channel in range(width) if channel not in self.outputs]
+        assert not heard[:, idle].any(), "it played on channels that are not ours"
+        return heard[:, self.outputs]
 
-    def block(self, sound: F32, status: int = 0) -> F32:
-        """One call of the callback."""
-        n, width = len(sound), int(self.words[b.OUTPUT_WIDTH])
-        given = np.full((n, int(self.words[b.INPUT_WIDTH])), np.nan, np.float32)
-        given[:, self.inputs] = sound
-        played = np.full(n * width + MARGIN, BEYOND)
-        callback.play_block(self.words, self.floats, given.reshape(-1), played, n, status)
-        assert (played[n * width :] == BEYOND).all(), "it wrote beyond its block"
-        frames = played[: n * width].reshape(n, width)
-        idle = np.setdiff1d(np.arange(width), self.outputs)
-        assert not frames[:, idle].any(), "it played on channels that are not ours"
-        self.after.append((float(self.floats[b.FADES_AT]), float(self.floats[b.FADES_AT + 1])))
-        return frames[:, self.outputs]
+
+def _cut(frames: int, blocks: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where each block starts, and its size."""
+    at = 0
+    for n in cycle(blocks):
+        if at >= frames:
+            return
+        yield at, min(n, frames - at)
+        at += n
 
 
 def noise(frames: int, channels: int = 2, seed: int = 0) -> F32:

@@ -35,6 +35,7 @@ PACKAGES = {  # program -> Debian's package
     "jack_lsp": "jackd2",
     "jack_connect": "jackd2",
     "jack_freewheel": "jackd2",
+    "jack_bufsize": "jackd2",
     "oscsend": "liblo-tools",
     "oscdump": "liblo-tools",
 }
@@ -164,6 +165,10 @@ class Server:
         if self._process is not None:
             self._process.kill()
             self._reap()
+
+    def set_rate(self, rate: int) -> None:
+        """For the next ``start``."""
+        self._options[self._options.index("-r") + 1] = str(rate)
 
     def answers(self) -> bool:
         return _tool("jack_lsp", "-s", self.name).returncode == 0

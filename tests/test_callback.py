@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_device import FakeDevice, delayed, noise
@@ -90,21 +90,19 @@ def test_without_a_worker_the_input_plays_through_the_dry_gains_delayed(blocks, 
     assert device.words[b.LATE_BLOCKS] == device.words[b.FADES] == 0  # late is what comes after the model was in time
 
 
-@given(BLOCKS, st.integers(1, 2000), st.lists(st.floats(-2, 2, width=32), min_size=4, max_size=4))
+@given(BLOCKS, st.integers(1, 500), st.lists(st.floats(-2, 2, width=32), min_size=4, max_size=4))
 def test_dry_gains_go_to_their_targets_in_a_straight_line(blocks, ramp, targets) -> None:
-    device = started(ramp_frames=ramp, delay=0)
     was, wanted = np.float32([[1, 0], [0, -1]]), np.float32(targets).reshape(2, 2)
-    device.set_dry(was)
-    device.board.area("dry_target", 2, 2)[:] = wanted
     for lane in range(2):  # a constant on one input makes its gains audible
+        device = started(ramp_frames=ramp, delay=0)
         device.set_dry(was)
         device.board.area("dry_target", 2, 2)[:] = wanted
-        sound = np.zeros((5 * ramp, 2), np.float32)
+        sound = np.zeros((3 * ramp + 1, 2), np.float32)
         sound[:, lane] = 1.0
         walk = np.arange(1, len(sound) + 1)[:, None] / ramp
         line = was[:, lane] + np.clip(wanted[:, lane] - was[:, lane], -walk, walk)
         heard = device.play(sound, blocks)
-        np.testing.assert_allclose(heard, line, atol=1e-4)
+        np.testing.assert_allclose(heard, line, atol=len(sound) * np.finfo(np.float32).eps)  # a rounding a frame, below 2
         np.testing.assert_array_equal(heard[-1], wanted[:, lane])
 
 
@@ -150,6 +148,7 @@ def test_nothing_is_played_from_before_the_stretch_begins(blocks, begins) -> Non
 LATENESS = st.lists(st.sampled_from([0.0, 0.3, 0.7, 1.0, 1.0, 1.0]), min_size=1, max_size=12)
 
 
+@settings(max_examples=30)
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_the_model_comes_and_goes_linearly_and_no_frame_is_played_that_was_not_there(queue, blocks, published) -> None:
     share, _ = shares(queue, blocks, published, LENGTH)
@@ -160,6 +159,7 @@ def test_the_model_comes_and_goes_linearly_and_no_frame_is_played_that_was_not_t
     assert (steps[2:][inside] != 0).all()  # and never rests half-way
 
 
+@settings(max_examples=30)
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_what_is_heard_is_the_model_and_the_dry_sound_of_one_moment_in_these_shares(queue, blocks, published) -> None:
     share, _ = shares(queue, blocks, published, LENGTH)
@@ -172,6 +172,7 @@ def test_what_is_heard_is_the_model_and_the_dry_sound_of_one_moment_in_these_sha
     np.testing.assert_allclose(heard, wanted, atol=1e-6)
 
 
+@settings(max_examples=30)
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_no_step_is_larger_than_those_of_the_two_sounds_and_of_the_fade(queue, blocks, published) -> None:
     device = started(inputs=(0,), outputs=(0,), queue=queue, delay=queue)
@@ -184,6 +185,7 @@ def test_no_step_is_larger_than_those_of_the_two_sounds_and_of_the_fade(queue, b
     assert np.abs(np.diff(heard[queue:], axis=0)).max() <= own + apart / FADE + 1e-6
 
 
+@settings(max_examples=30)
 @given(st.integers(FADE, 1500), BLOCKS, LATENESS)
 def test_late_blocks_and_fades_are_those_that_one_hears(queue, blocks, published) -> None:
     share, device = shares(queue, blocks, published, LENGTH)
@@ -198,17 +200,17 @@ def test_late_blocks_and_fades_are_those_that_one_hears(queue, blocks, published
 # Faults.
 
 
-@given(BLOCKS, st.sets(st.integers(0, 2999), max_size=20), st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -2 * LOUDEST]))
+@given(BLOCKS, st.sets(st.integers(0, LENGTH - 1), max_size=20), st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -2 * LOUDEST]))
 def test_what_is_no_sound_becomes_silence_and_counts_once_a_block(blocks, where, bad) -> None:
     device = started(delay=300)
     device.set_dry(straight(device))
-    sound = noise(3000)
+    sound = noise(LENGTH)
     for frame in where:
         sound[frame, frame % 2] = bad
     heard = device.play(sound, blocks)
     sound[~(np.abs(sound) <= LOUDEST)] = 0.0
     np.testing.assert_array_equal(heard, delayed(sound, 300))
-    starts = np.cumsum([0, *blocks * 3000])
+    starts = np.cumsum([0, *blocks * LENGTH])
     assert device.words[b.FAULTS] == len(np.unique(np.searchsorted(starts, sorted(where), "right")))
 
 
@@ -220,7 +222,7 @@ def test_the_faintest_is_silence_and_no_fault() -> None:
     assert device.words[b.FAULTS] == 0
 
 
-@given(BLOCKS, LATENESS, st.sets(st.integers(0, 3999), max_size=20), st.sampled_from([np.nan, np.inf, -np.inf, 1e30]))
+@given(BLOCKS, LATENESS, st.sets(st.integers(0, LENGTH - 1), max_size=20), st.sampled_from([np.nan, np.inf, -np.inf, 1e30]))
 def test_what_is_no_sound_on_the_output_ring_is_not_played(blocks, published, where, bad) -> None:
     twins = []
     for fault in (bad, 0.0):
@@ -274,13 +276,13 @@ def test_after_another_latency_the_model_is_waited_for_anew() -> None:
 def test_the_end_fades_to_silence_and_stays_there(blocks, wet) -> None:
     device = started(queue=max(blocks) + FADE, delay=0)
     device.set_dry(straight(device))
-    ones = np.ones((3000, 2), np.float32)
+    ones = np.ones((LENGTH, 2), np.float32)
     if wet:
         Printer(device, np.ones((LENGTH, 2), np.float32), [1.0])
     device.play(ones, blocks)
     device.words[b.STOP] = 1
     heard = device.play(ones, blocks)
-    np.testing.assert_allclose(heard[:, 0], np.clip(1 - np.arange(1, 3001) / FADE, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(heard[:, 0], np.clip(1 - np.arange(1, LENGTH + 1) / FADE, 0, 1), atol=1e-6)
     assert not heard[FADE:].any() and device.floats[b.FADES_AT + 1] == 0.0
 
 
@@ -295,6 +297,10 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(callback, "fence", lambda: None)
     monkeypatch.setattr(callback, "now_ns", time.monotonic_ns)
     yield
+
+
+COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
+COUNTED += [b.LATE_BLOCKS, b.FADES, b.FAULTS, b.XRUNS]
 
 
 def story() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -333,15 +339,13 @@ def test_the_compiled_callback_is_its_plain_twin(request: pytest.FixtureRequest)
     np.testing.assert_allclose(compiled[0], plain_[0], atol=1e-6)  # contracted multiply-adds round once less
     np.testing.assert_array_equal(compiled[1], plain_[1])
     np.testing.assert_array_equal(compiled[2], plain_[2])
-    assert compiled[0].any() and (compiled[1][5:] > 0).sum() >= 4
+    assert compiled[0].any() and (compiled[1][6:] > 0).all()
 
 
 def test_what_portaudio_calls_is_the_same_callback() -> None:
-    call = ctypes.CFUNCTYPE(
-        ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_void_p
-    )
-    address = callback.address()
+    pointer, number, address = ctypes.c_void_p, ctypes.c_ulong, callback.address()
     assert address
+    call = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, number, pointer, number, pointer)(address)
     by_hand, by_address = started(), started()
     sound = noise(1000)
     for device in (by_hand, by_address):
@@ -350,7 +354,7 @@ def test_what_portaudio_calls_is_the_same_callback() -> None:
     heard = np.zeros_like(sound)
     for start in range(0, 1000, 100):
         given_, played = sound[start : start + 100].copy(), np.zeros((100, 2), np.float32)
-        code = call(address)(given_.ctypes.data, played.ctypes.data, 100, None, 2, by_address.words.ctypes.data)
+        code = call(given_.ctypes.data, played.ctypes.data, 100, None, 2, by_address.words.ctypes.data)
         assert code == 0  # paContinue
         heard[start : start + 100] = played
     np.testing.assert_array_equal(heard, wanted)

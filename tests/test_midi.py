@@ -23,7 +23,7 @@ from sepstream.control.midi_bindings import (
 )
 from sepstream.control.midi_ports import device, numbered
 from sepstream.control.midi_surface import HANDS_OFF_S, Surface, feedback, forget, hear, refit
-from sepstream.control.table import Change, Value, find
+from sepstream.control.table import TABLE, Change, Value, find
 from sepstream.errors import ControlError
 from sepstream.paths import data_dir
 
@@ -239,6 +239,27 @@ def test_a_fader_moved_from_end_to_end_has_taken_over(start: float, stride: int)
     assert desk.unit(FADER) == pytest.approx(to_unit(3, 127)), "and a fast hand is followed"
 
 
+def test_a_fader_need_only_come_within_a_step() -> None:
+    desk = Desk(fader())
+    desk.put(FADER, 0.5 + 0.9 * STEP)
+    desk.hear(cc(7, 10), cc(7, 60))
+    assert desk.unit(FADER) > 0.5
+    desk.hear(cc(7, 64))
+    assert desk.unit(FADER) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", [row.name for row in TABLE if row.kind == "number"])
+def test_what_a_fader_holds_it_keeps_on_every_curve(name: str) -> None:
+    name = name.replace("{bus}", "1").replace("{region}", "eye")
+    desk = Desk(fader(control=name), **{name: find(name).default})
+    desk.hear(cc(7, 0), cc(7, 127))
+    for raw in range(1, 127):
+        desk.hear(cc(7, raw))
+        assert desk.unit(name) == pytest.approx(to_unit(raw, 127))
+        desk.hear(cc(7, 127 * (raw % 2)))
+        assert desk.unit(name) == raw % 2
+
+
 def test_a_value_beyond_the_faders_reach_is_met_at_its_end() -> None:
     desk = Desk(fader(low=0.25, high=0.75))
     desk.put(FADER, 0.9)
@@ -321,6 +342,13 @@ def test_endless_encoders_count_in_three_ways(encoder: Any, up: int, down: int) 
     desk.hear(cc(7, down), cc(7, down))
     assert desk.unit(FADER) == pytest.approx(0.47)
     assert desk.hear(cc(7, 64 if encoder == "offset" else 0)) == []
+
+
+def test_an_encoder_may_be_upside_down() -> None:
+    desk = Desk(fader(mode="relative", low=1.0, high=0.0, step=0.01))
+    desk.put(FADER, 0.5)
+    desk.hear(cc(7, 3))
+    assert desk.unit(FADER) == pytest.approx(0.47)
 
 
 @given(st.lists(shorts, max_size=30), positions, st.tuples(positions, positions))
@@ -489,6 +517,10 @@ def test_the_next_thing_that_moves_is_learnt(packets: list[bytes], control: str,
     expected = {"kind": kind, "number": number, "mode": mode, "channel": 3, "port": "box", "control": control}
     assert {name: getattr(learnt[0], name) for name in expected} == expected
     assert read_bindings(write_bindings(Bindings((learnt[0],)))) == Bindings((learnt[0],))
+
+
+def test_letting_go_is_not_learnt() -> None:
+    assert learn(None, note(60, 0), MUTE) is None
 
 
 def test_one_knob_and_one_control_after_learning() -> None:
@@ -708,14 +740,15 @@ def test_files_of_bindings_that_cannot_be_read(tmp_path: Any) -> None:
         ("a2j:nanoKONTROL2 [20] (capture): nanoKONTROL2 MIDI 1", "nanoKONTROL2"),  # JACK
         ("a2j:nanoKONTROL2 [20] (playback): nanoKONTROL2 MIDI 1", "nanoKONTROL2"),
         ("Midi-Bridge:nanoKONTROL2:(capture_0) nanoKONTROL2 nanoKONTROL2 _ CTRL", "nanoKONTROL2"),
-        ("system:midi_capture_2", "system:midi 2"),
-        ("system:midi_playback_2", "system:midi 2"),
+        ("system:midi_capture_2", "system:midi_capture_2"),
+        ("system:midi_playback_2", "system:midi_capture_2"),
         ("MIDI Mix #2", "MIDI Mix"),
         ("7", "7"),
     ],
 )
 def test_the_device_in_a_ports_name(name: str, expected: str) -> None:
     assert device(name) == expected
+    assert "OUT" in name or "playback" in name or fader(port=device(name)).hears(name, 1), "what was learnt is heard again"
 
 
 def test_twins_are_told_apart_and_ours_are_left_out() -> None:

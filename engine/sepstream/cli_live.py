@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--list", action="store_true", help="devices and MIDI ports, then end")
     add("--input", metavar="DEV[:CH,...]", help="device and channels to listen to (default: the system's, 1,2)")
-    add("--output", metavar="DEV[:CH,...]", help="device and channels to play on (default: the system's, 1,2)")
+    add("--output", metavar="DEV[:CH,...]", help="device and channels to play on (default: the system's, 1-8)")
     add("--model", default="default", metavar="NAME|DIR", help="model bundle (default: default)")
     add("--latency", choices=("ultra", "live", "quality"), help="geometry the model must have; names the choice if it has not")
     add("--preset", metavar="FILE|NAME", help="buses, faders, regions and bindings (default: one bus for each leaf class)")

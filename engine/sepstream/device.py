@@ -20,6 +20,7 @@ from .board import Board
 from .errors import DeviceError, nearest
 
 CLIENT = ctypes.create_string_buffer(b"sepstream")  # PortAudio keeps the pointer: our name among JACK's clients
+USUAL_INPUTS, USUAL_OUTPUTS = 2, 8  # where nobody said which: stereo in, and room for presets that use more outputs
 SHORT = {"JACK Audio Connection Kit": "JACK"}  # host APIs by the names that people know
 
 
@@ -43,11 +44,12 @@ def _quiet() -> Iterator[None]:
 
 
 _name_ourselves()
+MISSING = ""  # why PortAudio is not there
 try:
     with _quiet():
         import sounddevice as sd
 except OSError as error:
-    raise DeviceError(f"PortAudio: {error}; install it (Debian: libportaudio2)") from None
+    sd, MISSING = None, str(error)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Wanted:
-    """``DEV[:CH,...]``: a device by a part of its name (None: the default), and its channels from 1 (none: the first two)."""
+    """``DEV[:CH,...]``: a device by a part of its name (None: the default), and its channels from 1 (none: the first ones)."""
 
     pattern: str | None
     channels: tuple[int, ...] = ()
@@ -94,7 +96,9 @@ def read_wanted(text: str | None) -> Wanted:
 
 
 def devices() -> list[Device]:
-    """All devices, as PortAudio found them."""
+    """All devices, as PortAudio found them. Raises DeviceError where there is no PortAudio."""
+    if MISSING:
+        raise DeviceError(f"PortAudio: {MISSING}; install it (Debian: apt-get install libportaudio2)")
     hosts = sd.query_hostapis()
     return [
         Device(
@@ -115,9 +119,10 @@ def _host(name: str) -> str:
 
 def look_again() -> None:
     """Devices that came and went since; no stream may be open."""
-    with _quiet():
-        sd._terminate()
-        sd._initialize()
+    if not MISSING:
+        with _quiet():
+            sd._terminate()
+            sd._initialize()
 
 
 def find(wanted: Wanted, kind: str) -> Device:
@@ -158,8 +163,8 @@ class Route:
 def route(wanted_input: Wanted, wanted_output: Wanted, model_hz: int) -> Route:
     """The devices, at the model's rate if they can do it and at their own otherwise. Raises DeviceError."""
     source, sink = find(wanted_input, "input"), find(wanted_output, "output")
-    inputs = _channels(wanted_input, source.inputs, source.label)
-    outputs = _channels(wanted_output, sink.outputs, sink.label)
+    inputs = _channels(wanted_input, source.inputs, source.label, USUAL_INPUTS)
+    outputs = _channels(wanted_output, sink.outputs, sink.label, USUAL_OUTPUTS)
     for rate in dict.fromkeys((model_hz, sink.rate_hz, source.rate_hz)):
         try:
             sd.check_input_settings(source.index, max(inputs) + 1, "float32", samplerate=rate)
@@ -172,8 +177,8 @@ def route(wanted_input: Wanted, wanted_output: Wanted, model_hz: int) -> Route:
     )
 
 
-def _channels(wanted: Wanted, available: int, label: str) -> tuple[int, ...]:
-    channels = wanted.channels or tuple(range(1, min(2, available) + 1))
+def _channels(wanted: Wanted, available: int, label: str, usual: int) -> tuple[int, ...]:
+    channels = wanted.channels or tuple(range(1, min(usual, available) + 1))
     if max(channels) > available:
         raise DeviceError(f"channel {max(channels)} of '{label}'; expected 1 to {available}")
     return tuple(channel - 1 for channel in channels)

@@ -29,6 +29,7 @@ LOOP_GAIN_DB = -6.0  # of the engine meanwhile, so that the loop does not howl
 SEEN = 0.5  # of the correlation that a clean burst would have: less is another sound
 WAIT_S = 1.0  # for both to come back; the input ring remembers a little more
 TRIES = 5
+READY_S = 5.0  # for the model to be in time
 
 
 class Latency(NamedTuple):
@@ -68,18 +69,19 @@ class _Unheard(DeviceError):
 
 def _measure(live: "LiveSession") -> Latency:
     board, worker = live.board, live.worker
-    ready_by = time.monotonic() + WAIT_S
+    ready_by = time.monotonic() + READY_S
     while board.floats[b.FADES_AT] < 1.0:
         if time.monotonic() > ready_by:
             raise DeviceError(
-                f"the model was not in time for {WAIT_S:g} s; give it more slack with --queue, or other work a rest"
+                f"the model was not in time for {READY_S:g} s; give it more slack with --queue, or other work a rest"
             )
         time.sleep(0.01)
     burst = _burst(worker.hop, worker.outputs)
     worker.probe_at, worker.probe = -1, burst
     time.sleep(WAIT_S)
     left = worker.probe_at + int(board.words[b.QUEUE_NOW])
-    heard = np.zeros((worker.inputs, min(int(board.words[b.FRAMES]) - left, b.RING - 4096)), np.float32)
+    length = min(int(board.words[b.FRAMES]) - left, b.RING - 4096) if worker.probe_at >= 0 else 0
+    heard = np.zeros((worker.inputs, max(length, 0)), np.float32)
     kernels.read_ring(board.input_ring(), left, heard)
     reference = worker.on_device(burst)
     delay = int(board.words[b.DELAY_NOW])

@@ -166,14 +166,14 @@ def list_ports() -> Names:
 
 
 def device(name: str) -> str:
-    """The controller's own name in that of a port, without what changes from plug to plug and from input to output.
+    """The controller's own name, a part of that of its input, without what changes from plug to plug and to its output.
 
     "nanoKONTROL2:nanoKONTROL2 nanoKONTROL2 _ CTRL 20:0" -> "nanoKONTROL2".
     """
     if found := re.fullmatch(r"MIDI(?:IN|OUT)\d* \((.*)\)", name):  # a second port, on Windows
         name = found[1]
-    if found := re.fullmatch(r"system:midi_(?:capture|playback)_(\d+)", name):
-        return f"system:midi {found[1]}"
+    if name.startswith("system:midi_"):  # JACK's numbers; an output is called like its input
+        return name.replace("_playback_", "_capture_")
     name = re.sub(r"^(?:a2j|Midi-Bridge|alsa_midi):", "", name)
     name = re.split(r" \[|:| \((?:in|out|capture|playback)\)", name)[0]
     return re.sub(r"(?: (?:#?\d+|CTRL|SLIDER/KNOB|MIDI \d+))+$", "", name) or name
