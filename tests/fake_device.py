@@ -61,6 +61,7 @@ class FakeDevice:
         self.words[b.SHAPE], self.words[b.EPOCH] = 1, 1
         self.work: Callable[[], None] = lambda: None  # after every block that is not late
         self.after: list[tuple[float, float]] = []  # the model's share and the master's gain, after each block
+        self.heard = np.zeros((0, len(self.outputs)), np.float32)  # all that was played
 
     @property
     def now(self) -> int:
@@ -72,9 +73,8 @@ class FakeDevice:
         self.words[b.QUEUE], self.words[b.DELAY] = queue, delay
 
     def set_dry(self, matrix: F32) -> None:
-        """(outputs, inputs) gains of the dry sound, at once."""
-        for area in ("dry_now", "dry_target"):
-            self.board.area(area, *matrix.shape)[:] = matrix
+        """(outputs, inputs) where the dry sound's gains go."""
+        self.board.area("dry_target", *matrix.shape)[:] = matrix
 
     def hire(self, bundle: Bundle, *, block: int = 512, slack: int = 0) -> Desk:
         """A worker on this board, and the desk that tells it what to play. The queue is long enough for blocks of up to
@@ -85,6 +85,13 @@ class FakeDevice:
         self.set_latency(queue, queue + worker.lag_frames)
         self.work = self.catch_up
         return Desk(bundle, self.board)
+
+    def settle(self) -> None:
+        """As if it had played for a while: latency, dry gains and master are where they should be."""
+        self.words[b.QUEUE_NOW], self.words[b.DELAY_NOW] = self.words[b.QUEUE], self.words[b.DELAY]
+        size = b.MAX_CHANNELS**2
+        self.board.area("dry_now", size)[:] = self.board.area("dry_target", size)
+        self.floats[b.FADES_AT + 1] = 1.0
 
     def catch_up(self) -> None:
         """All hops that are complete."""
@@ -109,6 +116,7 @@ class FakeDevice:
         heard = played[: len(sound) * width].reshape(-1, width)
         idle = [channel for channel in range(width) if channel not in self.outputs]
         assert not heard[:, idle].any(), "it played on channels that are not ours"
+        self.heard = np.concatenate([self.heard, heard[:, self.outputs]])
         return heard[:, self.outputs]
 
 

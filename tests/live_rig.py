@@ -10,7 +10,6 @@ depends on how fast the machine is.
 """
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -50,6 +49,7 @@ class Rig:
     def __init__(self, jack: Server, root: Path, live: Child, channels: int) -> None:
         self.jack, self.root, self.live, self.channels = jack, root, live, channels
         self.session = root / "session"
+        self.device = 0  # frames that PortAudio itself takes
         self.board: Board = None  # type: ignore[assignment]  # until it is there
         self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.client.bind(("127.0.0.1", 0))
@@ -63,9 +63,7 @@ class Rig:
         try:
             wait_until(lambda: ended() is not None or condition(), what, seconds)
         except TimeoutError as error:
-            raise AssertionError(
-                f"{error}; sep-live said {self.said[-8:]}; cables: {self.tape.state[5]}; board: {self.words}"
-            ) from None
+            raise AssertionError(f"{error}; {self.trouble}") from None
         assert ended() is None, f"sep-live ended with {ended()} while {what} was waited for: {self.said}"
 
     def begin(self) -> None:
@@ -108,6 +106,11 @@ class Rig:
     def words(self) -> dict[str, int]:
         names = "STATE FRAMES CALLBACKS QUEUE_NOW DELAY_NOW LATE_BLOCKS FADES FAULTS HOPS SKIPPED MAIL TAKEN BEAT RESTARTS"
         return {name: int(self.board.words[getattr(b, name)]) for name in names.split()} if self.board is not None else {}
+
+    @property
+    def trouble(self) -> str:
+        """What helps to find out what went wrong."""
+        return f"sep-live said {self.said[-8:]}; the board: {self.words}"
 
     @property
     def telemetry(self) -> Telemetry:
@@ -187,9 +190,8 @@ class Rig:
 
     def heard(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """(frames, outputs) of sep-live and (frames, inputs) of what it was fed ``delay`` frames before."""
-        at, base = np.arange(start, end), int(self.tape.state[0])
-        outputs = self.tape.outputs
-        return self.tape.sound[at - base, :outputs], self.tape.sound[at - base - self.delay, outputs:]
+        at, outputs = np.arange(start, end) - int(self.tape.state[0]), self.tape.outputs
+        return self.tape.sound[at, :outputs], self.tape.sound[at - self.delay - self.device, outputs:]
 
     def gains(self, start: int, end: int, output: int = 0, channel: int | None = None) -> np.ndarray:
         """(frames,) what was played of what was fed, for signals that are never near zero."""
@@ -356,10 +358,7 @@ def environment(root: Path, sync: bool = True, fault: bool = False) -> dict[str,
     return places | {"SEPSTREAM_PATIENCE": HELD_S if sync else "", "SEPSTREAM_AUDIO": "live_fault" if fault else ""}
 
 
-def command(*arguments: str) -> tuple[int, str]:
-    """sep-live to its end. -> exit code, and all that it printed."""
-    with Child([*COMMAND, *arguments]) as child:
-        with suppress(EOFError):
-            while True:
-                child.line(START_S)
-        return child.process.wait(START_S), "\n".join(child.lines)
+def command(*arguments: str) -> tuple[int, str, str]:
+    """sep-live to its end. -> exit code, what it printed, and what it complained of."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=START_S, check=False)
+    return done.returncode, done.stdout, done.stderr

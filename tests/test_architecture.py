@@ -47,11 +47,12 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "board": set(),
     "session": {"board"},
     "telemetry": {"board"},
+    "wanted": {"board"},
     "callback": {"board", "kernels"},
-    "device": {"board", "callback"},
+    "device": {"board", "callback", "wanted"},
     "bridge": {"kernels"},
     "worker": {"board", "bridge", "expression", "kernels", "pipeline", "program", "selection"},
-    "live": {"board", "callback", "device", "pipeline", "selection", "session", "worker"},
+    "live": {"board", "callback", "device", "pipeline", "selection", "session", "wanted", "worker"},
     "latency": {"board", "expression", "kernels", "live", "selection"},
     "child": {"batch", "cli", "session"},
     "watchdog": {"board", "cli", "session"},
@@ -59,7 +60,7 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "screen": {"session", "telemetry"},
     "cli_live": {
         *("board", "cli", "device", "expression", "latency", "live", "record", "screen", "selection", "session", "telemetry"),
-        "watchdog",
+        *("wanted", "watchdog"),
     },
 }
 ANYONE = {"contract", "errors", "paths"}

@@ -3,7 +3,7 @@
 import ctypes
 import select
 import time
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,124 +18,116 @@ from sepstream.worker import Alarm
 
 LENGTH = 3000
 POISON = np.float32(9999.0)  # where no sound has been published
-BLOCKS = st.one_of(
-    st.just([1]),
-    st.lists(st.one_of(st.integers(2, 700), st.sampled_from([1, FADE - 1, FADE, FADE + 1, 256])), min_size=1, max_size=6).filter(
-        lambda blocks: sum(blocks) > 8 * len(blocks)
-    ),
-)
-MAPS = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
+SIZES = st.one_of(st.integers(2, 700), st.sampled_from([1, FADE - 1, FADE, FADE + 1, 256]))
+BLOCKS = st.one_of(st.just([1]), st.lists(SIZES, min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 8 * len(sizes)))
+CHANNELS = st.lists(st.integers(0, 5), min_size=1, max_size=4, unique=True)
 STARTS = st.sampled_from([0, 1, b.RING - 300, 5 * b.RING - 1, (1 << 50) + 12345])
 
 
-class Printer:
-    """A worker of one frame a hop, which plays ``sound`` and publishes, after each block, a share of what it could.
-
-    What it has not published yet is POISON on the ring.
-    """
-
-    def __init__(self, device: FakeDevice, sound: np.ndarray, shares: list[float], lead: int = 0) -> None:
-        self.device, self.sound, self.shares, self.lead = device, sound, shares, lead
-        self.start = device.now
-        ring = device.board.output_ring()
-        ring[(self.start + np.arange(len(sound) + lead)) % b.RING] = POISON
-        device.words[b.WET_FROM] = device.words[b.WET_TO] = self.start
-        device.words[b.WET_EPOCH] = device.words[b.EPOCH]
-        device.work = self.work
-        self.turns = 0
-
-    def work(self) -> None:
-        words, ring = self.device.words, self.device.board.output_ring()
-        done = int(words[b.WET_TO])
-        room = min(self.device.now + self.lead, self.start + len(self.sound)) - done
-        until = done + int(room * self.shares[self.turns % len(self.shares)])
-        ring[np.arange(done, until) % b.RING] = self.sound[done - self.start : until - self.start]
-        words[b.WET_TO] = until
-        self.turns += 1
-
-
-def started(**settings: object) -> FakeDevice:
-    """A device whose master is up and whose latency is settled."""
-    queue, delay = settings.pop("queue", 500), settings.pop("delay", 800)
-    device = FakeDevice(**settings)  # type: ignore[arg-type]
-    device.set_latency(queue, delay)  # type: ignore[arg-type]
-    device.words[b.QUEUE_NOW], device.words[b.DELAY_NOW] = queue, delay
-    device.floats[b.FADES_AT + 1] = 1.0
+def started(queue: int = 500, delay: int = 800, dry: np.ndarray | None = None, **settings: Any) -> FakeDevice:
+    """A device that has settled; the dry sound goes straight through."""
+    device = FakeDevice(**settings)
+    device.set_latency(queue, delay)
+    device.set_dry(np.eye(len(device.outputs), len(device.inputs), dtype=np.float32) if dry is None else dry)
+    device.settle()
     return device
 
 
-def straight(device: FakeDevice) -> np.ndarray:
-    return np.eye(len(device.outputs), len(device.inputs), dtype=np.float32)
+class Printer:
+    """In the worker's place: it puts ``sound`` on the output ring, after each block a share of what could be there by then,
+    up to ``lead`` frames before its time. What it has not published yet is POISON."""
+
+    def __init__(self, device: FakeDevice, sound: np.ndarray, shares: list[float], lead: int = 0) -> None:
+        self.device, self.sound, self.shares, self.lead = device, sound, shares, lead
+        self.start, self.turns = device.now, 0
+        device.board.output_ring()[(self.start + np.arange(len(sound))) % b.RING] = POISON
+        device.words[b.WET_FROM] = device.words[b.WET_TO] = self.start
+        device.words[b.WET_EPOCH] = device.words[b.EPOCH]
+        device.work = self.work
+
+    def work(self) -> None:
+        done = int(self.device.words[b.WET_TO])
+        room = min(self.device.now + self.lead, self.start + len(self.sound)) - done
+        until = done + int(room * self.shares[self.turns % len(self.shares)])
+        self.device.board.output_ring()[np.arange(done, until) % b.RING] = self.sound[done - self.start : until - self.start]
+        self.device.words[b.WET_TO] = until
+        self.turns += 1
 
 
-def shares(queue: int, blocks: list[int], published: list[float], frames: int) -> tuple[np.ndarray, FakeDevice]:
-    """(frames,) how much of the model is heard: it plays 1 and the input is silent."""
-    device = started(inputs=(0,), outputs=(0,), queue=queue)
-    Printer(device, np.ones((frames, 1), np.float32), published)
-    return device.play(np.zeros((frames, 1), np.float32), blocks)[:, 0], device
+def ramp(frames: int) -> np.ndarray:
+    """(frames, 1) from silence to unity over the fade."""
+    return np.minimum(np.arange(1, frames + 1) / FADE, 1.0)[:, None]
 
 
 # Dry.
 
 
-@given(BLOCKS, MAPS, MAPS, st.integers(0, 3000), STARTS)
-def test_without_a_worker_the_input_plays_through_the_dry_gains_delayed(blocks, inputs, outputs, delay, start) -> None:
-    device = FakeDevice(inputs=inputs, outputs=outputs, spare=2, start=start)
-    gains = noise(len(outputs), len(inputs), 3) * 10
-    device.set_dry(gains)
-    device.set_latency(100, delay)
+@given(BLOCKS, CHANNELS, CHANNELS, st.integers(0, 3000), STARTS)
+def test_without_a_worker_the_input_plays_through_the_dry_gains_delayed(
+    blocks: list[int], inputs: list[int], outputs: list[int], delay: int, start: int
+) -> None:
+    gains = 10 * noise(len(outputs), len(inputs), 3)
+    device = started(delay=delay, dry=gains, inputs=inputs, outputs=outputs, spare=2, start=start)
+    device.floats[b.FADES_AT + 1] = 0.0  # the very beginning
     sound = noise(LENGTH, len(inputs))
-    fade_in = np.minimum(np.arange(1, len(sound) + 1) / FADE, 1.0)[:, None]
-    np.testing.assert_allclose(device.play(sound, blocks), fade_in * (delayed(sound, delay) @ gains.T), atol=2e-6)
+    np.testing.assert_allclose(device.play(sound, blocks), ramp(LENGTH) * (delayed(sound, delay) @ gains.T), atol=2e-6)
     assert device.words[b.LATE_BLOCKS] == device.words[b.FADES] == 0  # late is what comes after the model was in time
 
 
 @given(BLOCKS, st.integers(1, 500), st.lists(st.floats(-2, 2, width=32), min_size=4, max_size=4))
-def test_dry_gains_go_to_their_targets_in_a_straight_line(blocks, ramp, targets) -> None:
+def test_dry_gains_go_to_their_targets_in_a_straight_line(blocks: list[int], frames: int, targets: list[float]) -> None:
     was, wanted = np.float32([[1, 0], [0, -1]]), np.float32(targets).reshape(2, 2)
     for lane in range(2):  # a constant on one input makes its gains audible
-        device = started(ramp_frames=ramp, delay=0)
-        device.set_dry(was)
-        device.board.area("dry_target", 2, 2)[:] = wanted
-        sound = np.zeros((3 * ramp + 1, 2), np.float32)
+        device = started(delay=0, dry=was, ramp_frames=frames)
+        device.set_dry(wanted)
+        sound = np.zeros((3 * frames + 1, 2), np.float32)
         sound[:, lane] = 1.0
-        walk = np.arange(1, len(sound) + 1)[:, None] / ramp
+        walk = np.arange(1, len(sound) + 1)[:, None] / frames
         line = was[:, lane] + np.clip(wanted[:, lane] - was[:, lane], -walk, walk)
         heard = device.play(sound, blocks)
-        np.testing.assert_allclose(heard, line, atol=len(sound) * np.finfo(np.float32).eps)  # a rounding a frame, below 2
+        np.testing.assert_allclose(heard, line, atol=len(sound) * np.finfo(np.float32).eps)  # a rounding a frame
         np.testing.assert_array_equal(heard[-1], wanted[:, lane])
 
 
 # Wet.
 
 
-@given(BLOCKS, MAPS, MAPS, st.integers(0, 1000), STARTS)
-def test_a_model_in_time_is_all_that_is_heard(blocks, inputs, outputs, slack, start) -> None:
+@given(BLOCKS, CHANNELS, CHANNELS, st.integers(0, 1000), STARTS)
+def test_a_model_in_time_is_all_that_is_heard(
+    blocks: list[int], inputs: list[int], outputs: list[int], slack: int, start: int
+) -> None:
     queue = max(blocks) + FADE + slack
-    device = started(inputs=inputs, outputs=outputs, spare=1, start=start, queue=queue, delay=queue + 300)
-    device.set_dry(np.ones((len(outputs), len(inputs)), np.float32))
+    dry = np.ones((len(outputs), len(inputs)), np.float32)
+    device = started(queue, queue + 300, dry, inputs=inputs, outputs=outputs, spare=1, start=start)
     wet = noise(LENGTH, len(outputs), 1)
     Printer(device, wet, [1.0])
     heard = device.play(noise(LENGTH, len(inputs)), blocks)
-    from_here = queue + max(blocks) + FADE  # the ring's first frames have come, a block has begun, the fade is over
-    np.testing.assert_array_equal(heard[from_here:], delayed(wet, queue)[from_here:])
+    here = queue + max(blocks) + FADE  # the ring's first frames have come, a block has begun, the fade is over
+    np.testing.assert_array_equal(heard[here:], delayed(wet, queue)[here:])
     assert device.words[b.LATE_BLOCKS] == device.words[b.FADES] == 0 and device.words[b.SETTLED] == 1
 
 
+def test_the_rings_go_round() -> None:
+    frames, device = 2 * b.RING + 5000, started(queue=3000, delay=4000)
+    sound, wet = noise(frames), noise(frames, 2, 1)
+    np.testing.assert_array_equal(device.play(sound, (1000,)), delayed(sound, 4000))
+    device.work = Printer(device, wet[:50000], [1.0]).work
+    heard = device.play(sound, (1000,), late=lambda block: block >= 60)
+    np.testing.assert_array_equal(heard[5000:50000], wet[2000:47000])
+    np.testing.assert_array_equal(heard[54000:], sound[50000:-4000])
+
+
 @given(BLOCKS, st.integers(-3, 3))
-def test_another_epoch_is_not_played(blocks, apart) -> None:
-    device = started()
-    device.set_dry(straight(device))
+def test_another_epoch_is_not_played(blocks: list[int], apart: int) -> None:
+    device, sound = started(), noise(LENGTH)
     Printer(device, noise(LENGTH, 2, 1), [1.0], lead=2000)
     device.words[b.WET_EPOCH] += apart
-    sound = noise(LENGTH)
-    heard = device.play(sound, blocks)
-    np.testing.assert_array_equal(np.array_equal(heard, delayed(sound, 800)), apart != 0)
+    assert np.array_equal(device.play(sound, blocks), delayed(sound, 800)) == (apart != 0)
 
 
-@given(BLOCKS, st.integers(0, 3000))
-def test_nothing_is_played_from_before_the_stretch_begins(blocks, begins) -> None:
-    device = started(queue=900, delay=1000)
+@given(BLOCKS, st.integers(0, 1000))
+def test_nothing_is_played_from_before_the_stretch_begins(blocks: list[int], begins: int) -> None:
+    device = started(queue=900)
     Printer(device, np.ones((LENGTH, 2), np.float32), [1.0], lead=900)
     device.words[b.WET_FROM] = begins
     heard = device.play(np.zeros((LENGTH, 2), np.float32), blocks)
@@ -143,68 +135,74 @@ def test_nothing_is_played_from_before_the_stretch_begins(blocks, begins) -> Non
     assert heard[900 + begins + max(blocks) + FADE :].all()
 
 
-# Between the two.
+# Between the two: a model that comes late now and then.
 
+QUEUES = st.integers(FADE, 1500)
 LATENESS = st.lists(st.sampled_from([0.0, 0.3, 0.7, 1.0, 1.0, 1.0]), min_size=1, max_size=12)
 
 
+def share(queue: int, blocks: list[int], published: list[float]) -> tuple[np.ndarray, FakeDevice]:
+    """(LENGTH, 1) how much of the model is heard: it plays 1 and the input is silent."""
+    device = started(queue, inputs=(0,), outputs=(0,))
+    Printer(device, np.ones((LENGTH, 1), np.float32), published)
+    return device.play(np.zeros((LENGTH, 1), np.float32), blocks), device
+
+
 @settings(max_examples=30)
-@given(st.integers(FADE, 1500), BLOCKS, LATENESS)
-def test_the_model_comes_and_goes_linearly_and_no_frame_is_played_that_was_not_there(queue, blocks, published) -> None:
-    share, _ = shares(queue, blocks, published, LENGTH)
-    assert share.min() >= 0.0 and share.max() <= 1.0  # POISON would be heard
-    steps = np.diff(share, prepend=0.0)
+@given(QUEUES, BLOCKS, LATENESS)
+def test_the_model_comes_and_goes_linearly_and_nothing_is_played_that_was_not_there(
+    queue: int, blocks: list[int], published: list[float]
+) -> None:
+    wet = share(queue, blocks, published)[0][:, 0]
+    assert wet.min() >= 0.0 and wet.max() <= 1.0  # POISON would be heard
+    steps = np.diff(wet, prepend=0.0)
     assert set(np.abs(steps).tolist()) <= {0.0, 1.0 / FADE}
-    inside = (share[1:-1] > 0) & (share[1:-1] < 1)
-    assert (steps[2:][inside] != 0).all()  # and never rests half-way
+    inside = (wet[:-1] > 0) & (wet[:-1] < 1)
+    assert steps[1:][inside].all()  # it never rests half-way
 
 
 @settings(max_examples=30)
-@given(st.integers(FADE, 1500), BLOCKS, LATENESS)
-def test_what_is_heard_is_the_model_and_the_dry_sound_of_one_moment_in_these_shares(queue, blocks, published) -> None:
-    share, _ = shares(queue, blocks, published, LENGTH)
-    device = started(queue=queue, delay=queue + 77)
-    device.set_dry(straight(device))
-    sound, wet = noise(LENGTH), noise(LENGTH, 2, 1)
+@given(QUEUES, BLOCKS, LATENESS)
+def test_what_is_heard_is_the_model_and_the_dry_sound_of_one_moment_in_these_shares(
+    queue: int, blocks: list[int], published: list[float]
+) -> None:
+    wet, _ = share(queue, blocks, published)
+    device, sound, printed = started(queue, queue + 77), noise(LENGTH), noise(LENGTH, 2, 1)
+    Printer(device, printed, published)
+    heard = device.play(sound, blocks)
+    np.testing.assert_allclose(heard, wet * delayed(printed, queue) + (1 - wet) * delayed(sound, queue + 77), atol=1e-6)
+
+
+@settings(max_examples=30)
+@given(QUEUES, BLOCKS, LATENESS)
+def test_no_step_is_larger_than_those_of_the_two_sounds_and_of_the_fade(
+    queue: int, blocks: list[int], published: list[float]
+) -> None:
+    device, at = started(queue, queue, inputs=(0,), outputs=(0,)), np.arange(LENGTH)[:, None]
+    wet, sound = np.sin(at / 50).astype(np.float32), np.sin(at / 70 + 2).astype(np.float32)
     Printer(device, wet, published)
     heard = device.play(sound, blocks)
-    wanted = share[:, None] * delayed(wet, queue) + (1 - share[:, None]) * delayed(sound, queue + 77)
-    np.testing.assert_allclose(heard, wanted, atol=1e-6)
+    assert np.abs(np.diff(heard[queue:], axis=0)).max() <= 1 / 50 + np.abs(wet - sound).max() / FADE + 1e-6
 
 
 @settings(max_examples=30)
-@given(st.integers(FADE, 1500), BLOCKS, LATENESS)
-def test_no_step_is_larger_than_those_of_the_two_sounds_and_of_the_fade(queue, blocks, published) -> None:
-    device = started(inputs=(0,), outputs=(0,), queue=queue, delay=queue)
-    device.set_dry(np.ones((1, 1), np.float32))
-    at = np.arange(LENGTH)[:, None]
-    wet, sound = (np.sin(at / 50).astype(np.float32), np.sin(at / 70 + 2).astype(np.float32))
-    Printer(device, wet, published)
-    heard = device.play(sound, blocks)
-    own, apart = 1 / 50, np.abs(wet - sound).max()
-    assert np.abs(np.diff(heard[queue:], axis=0)).max() <= own + apart / FADE + 1e-6
+@given(QUEUES, BLOCKS, LATENESS)
+def test_late_blocks_and_fades_are_those_that_one_hears(queue: int, blocks: list[int], published: list[float]) -> None:
+    wet, device = share(queue, blocks, published)
+    ends = np.array([at_end for at_end, _ in device.after])
+    in_time = (np.diff(ends, prepend=0.0) > 0) | (ends == 1.0)  # it rises, or stays at the top
+    assert device.words[b.LATE_BLOCKS] == np.cumsum(in_time).astype(bool)[~in_time].sum()
+    assert device.words[b.FADES] == ((wet[:-1] == 1.0) & (wet[1:] < 1.0)).sum()
 
 
-@settings(max_examples=30)
-@given(st.integers(FADE, 1500), BLOCKS, LATENESS)
-def test_late_blocks_and_fades_are_those_that_one_hears(queue, blocks, published) -> None:
-    share, device = shares(queue, blocks, published, LENGTH)
-    ends = np.array([wet for wet, _ in device.after])
-    begins = np.concatenate([[0.0], ends[:-1]])
-    in_time = ends > np.where(begins == 1.0, 0.999, begins)  # rises, or stays at the top
-    first = int(np.argmax(in_time)) if in_time.any() else len(ends)
-    assert device.words[b.LATE_BLOCKS] == (~in_time[first:]).sum()
-    assert device.words[b.FADES] == ((share[:-1] == 1.0) & (share[1:] < 1.0)).sum()
+# What is no sound.
+
+FRAMES = st.sets(st.integers(0, LENGTH - 1), max_size=20)
 
 
-# Faults.
-
-
-@given(BLOCKS, st.sets(st.integers(0, LENGTH - 1), max_size=20), st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -2 * LOUDEST]))
-def test_what_is_no_sound_becomes_silence_and_counts_once_a_block(blocks, where, bad) -> None:
-    device = started(delay=300)
-    device.set_dry(straight(device))
-    sound = noise(LENGTH)
+@given(BLOCKS, FRAMES, st.sampled_from([np.nan, np.inf, -np.inf, 1e30, -2 * LOUDEST]))
+def test_in_the_input_it_becomes_silence_and_counts_once_a_block(blocks: list[int], where: set[int], bad: float) -> None:
+    device, sound = started(delay=300), noise(LENGTH)
     for frame in where:
         sound[frame, frame % 2] = bad
     heard = device.play(sound, blocks)
@@ -214,21 +212,18 @@ def test_what_is_no_sound_becomes_silence_and_counts_once_a_block(blocks, where,
     assert device.words[b.FAULTS] == len(np.unique(np.searchsorted(starts, sorted(where), "right")))
 
 
-def test_the_faintest_is_silence_and_no_fault() -> None:
-    device = started(delay=0)
-    device.set_dry(straight(device))
-    sound = np.float32([[1e-39, 1e-16], [-1e-42, 1e-14], [-1e-20, -1e-14]])
+def test_the_faintest_input_is_silence_and_no_fault() -> None:
+    device, sound = started(delay=0), np.float32([[1e-39, 1e-16], [-1e-42, 1e-14], [-1e-20, -1e-14]])
     np.testing.assert_array_equal(device.play(sound), np.float32([[0, 0], [0, 1e-14], [0, -1e-14]]))
     assert device.words[b.FAULTS] == 0
 
 
-@given(BLOCKS, LATENESS, st.sets(st.integers(0, LENGTH - 1), max_size=20), st.sampled_from([np.nan, np.inf, -np.inf, 1e30]))
-def test_what_is_no_sound_on_the_output_ring_is_not_played(blocks, published, where, bad) -> None:
+@settings(max_examples=30)
+@given(BLOCKS, LATENESS, FRAMES, st.sampled_from([np.nan, np.inf, -np.inf, 1e30]))
+def test_on_the_output_ring_it_is_not_played(blocks: list[int], published: list[float], where: set[int], bad: float) -> None:
     twins = []
     for fault in (bad, 0.0):
-        device = started()
-        device.set_dry(straight(device))
-        wet = noise(LENGTH, 2, 1)
+        device, wet = started(), noise(LENGTH, 2, 1)
         wet[list(where), 0] = fault
         Printer(device, wet, published)
         twins.append(device.play(noise(LENGTH), blocks))
@@ -242,21 +237,17 @@ def test_what_is_no_sound_on_the_output_ring_is_not_played(blocks, published, wh
 
 
 @given(BLOCKS, st.integers(0, 1000), st.integers(0, 1000), st.integers(1, 500))
-def test_another_latency_is_taken_over_in_silence(blocks, delay, later, before) -> None:
-    device = started(delay=delay, queue=100)
-    device.set_dry(straight(device))
-    sound = noise(before + LENGTH)
+def test_another_latency_is_taken_over_in_silence(blocks: list[int], delay: int, later: int, before: int) -> None:
+    device, sound = started(100, delay), noise(before + LENGTH)
     heard = device.play(sound[:before], blocks)
     device.set_latency(101, later)
     heard = np.concatenate([heard, device.play(sound[before:], blocks)])
-    down = np.clip(1 - np.arange(1, len(sound) - before + 1) / FADE, 0, 1)
     edges = before + np.cumsum([0, *blocks * (2 * FADE)])
     turn = int(edges[edges >= before + FADE][0])  # the first block that finds silence
     old, new = delayed(sound, delay), delayed(sound, later)
-    up = np.minimum(np.arange(1, len(sound) - turn + 1) / FADE, 1)[:, None]
     np.testing.assert_array_equal(heard[:before], old[:before])
-    np.testing.assert_allclose(heard[before:turn], down[: turn - before, None] * old[before:turn], atol=1e-6)
-    np.testing.assert_allclose(heard[turn:], up * new[turn:], atol=1e-6)
+    np.testing.assert_allclose(heard[before:turn], (1 - ramp(turn - before)) * old[before:turn], atol=1e-6)
+    np.testing.assert_allclose(heard[turn:], ramp(len(sound) - turn) * new[turn:], atol=1e-6)
     assert device.words[b.QUEUE_NOW] == 101 and device.words[b.DELAY_NOW] == later
 
 
@@ -266,123 +257,93 @@ def test_after_another_latency_the_model_is_waited_for_anew() -> None:
     device.play(noise(2000))
     assert device.words[b.SETTLED] == 1
     device.set_latency(1000, 1100)
-    device.play(noise(FADE), (FADE,))
     device.words[b.WET_EPOCH] = -1
+    device.play(noise(2 * FADE), (FADE,))
+    assert device.words[b.SETTLED] == 0
+    counted = int(device.words[b.LATE_BLOCKS])
     device.play(noise(1000))
-    assert device.words[b.SETTLED] == 0 and device.words[b.LATE_BLOCKS] == 0
+    assert device.words[b.LATE_BLOCKS] == counted
 
 
 @given(BLOCKS, st.booleans())
-def test_the_end_fades_to_silence_and_stays_there(blocks, wet) -> None:
-    device = started(queue=max(blocks) + FADE, delay=0)
-    device.set_dry(straight(device))
-    ones = np.ones((LENGTH, 2), np.float32)
+def test_the_end_fades_to_silence_and_stays_there(blocks: list[int], wet: bool) -> None:
+    device, ones = started(queue=max(blocks) + FADE, delay=0), np.ones((LENGTH, 2), np.float32)
     if wet:
-        Printer(device, np.ones((LENGTH, 2), np.float32), [1.0])
+        Printer(device, np.ones((2 * LENGTH, 2), np.float32), [1.0])
     device.play(ones, blocks)
     device.words[b.STOP] = 1
     heard = device.play(ones, blocks)
-    np.testing.assert_allclose(heard[:, 0], np.clip(1 - np.arange(1, LENGTH + 1) / FADE, 0, 1), atol=1e-6)
-    assert not heard[FADE:].any() and device.floats[b.FADES_AT + 1] == 0.0
+    np.testing.assert_allclose(heard, np.repeat(1 - ramp(LENGTH), 2, axis=1), atol=1e-6)
+    assert device.floats[b.FADES_AT + 1] == 0.0
 
 
 # The twin, the clock, the counters.
 
+COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
+LOSSES = [b.LATE_BLOCKS, b.FADES, b.FAULTS, b.XRUNS]
 
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The callback as Python runs it."""
+
+def story() -> FakeDevice:
+    """Everything that can happen to a stream."""
+    dry = np.float32([[1, 0, -0.5], [0, 0.7, 0]])
+    device = started(300, 400, dry, inputs=(1, 0, 3), outputs=(2, 0), spare=1, start=b.RING - 700, ramp_frames=100)
+    Printer(device, noise(LENGTH, 2, 1), [1.0, 1.0, 1.0, 0.0, 0.2, 0.0, 0.0, 1.0])
+    sound = noise(2000, 3)
+    sound[700, 1] = np.nan
+    device.play(sound, (128, 31, 1))
+    device.set_latency(350, 450)
+    device.set_dry(np.full((2, 3), 0.3, np.float32))
+    device.play(sound[:1000], (64, 200), status=4)
+    device.words[b.STOP] = 1
+    device.play(sound[:500], (100,))
+    return device
+
+
+def test_the_compiled_callback_is_its_plain_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = story()
     for name in ("play_block", "_take", "_give", "_follow_latency", "_ready", "_count", "_follow_dry", "_dry"):
         monkeypatch.setattr(callback, name, getattr(callback, name).py_func)
     monkeypatch.setattr(callback, "fence", lambda: None)
     monkeypatch.setattr(callback, "now_ns", time.monotonic_ns)
-    yield
-
-
-COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
-COUNTED += [b.LATE_BLOCKS, b.FADES, b.FAULTS, b.XRUNS]
-
-
-def story() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Everything that can happen to a stream, and what it leaves on the board."""
-    device = FakeDevice(inputs=(1, 0, 3), outputs=(2, 0), spare=1, start=b.RING - 700, ramp_frames=100)
-    device.board.area("dry_target", 2, 3)[:] = np.float32([[1, 0, -0.5], [0, 0.7, 0]])
-    device.set_latency(300, 400)
-    Printer(device, noise(LENGTH, 2, 1), [1.0, 1.0, 1.0, 0.0, 0.2, 0.0, 0.0, 1.0])
-    sound = noise(LENGTH, 3)
-    sound[700, 1] = np.nan
-    heard = [device.play(sound[:2000], (128, 31, 1))]
-    device.set_latency(350, 450)
-    device.board.area("dry_target", 2, 3)[:] = 0.3
-    heard.append(device.play(sound[2000:3000], (64, 200), status=4))
-    device.words[b.STOP] = 1
-    heard.append(device.play(sound[3000:], (100,)))
-    counted = [
-        b.FRAMES,
-        b.CALLBACKS,
-        b.LAST_BLOCK,
-        b.QUEUE_NOW,
-        b.DELAY_NOW,
-        b.SETTLED,
-        b.LATE_BLOCKS,
-        b.FADES,
-        b.FAULTS,
-        b.XRUNS,
-    ]
-    return np.concatenate(heard), device.words[counted].copy(), np.array(device.after)
-
-
-def test_the_compiled_callback_is_its_plain_twin(request: pytest.FixtureRequest) -> None:
-    compiled = story()
-    request.getfixturevalue("plain")
-    plain_ = story()
-    np.testing.assert_allclose(compiled[0], plain_[0], atol=1e-6)  # contracted multiply-adds round once less
-    np.testing.assert_array_equal(compiled[1], plain_[1])
-    np.testing.assert_array_equal(compiled[2], plain_[2])
-    assert compiled[0].any() and (compiled[1][6:] > 0).all()
+    plain = story()
+    np.testing.assert_allclose(compiled.heard, plain.heard, atol=1e-6)  # contracted multiply-adds round once less
+    np.testing.assert_array_equal(compiled.after, plain.after)
+    for words in (COUNTED, LOSSES):
+        np.testing.assert_array_equal(compiled.words[words], plain.words[words])
+    assert compiled.heard.any() and compiled.words[LOSSES].all()
 
 
 def test_what_portaudio_calls_is_the_same_callback() -> None:
     pointer, number, address = ctypes.c_void_p, ctypes.c_ulong, callback.address()
     assert address
     call = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, number, pointer, number, pointer)(address)
-    by_hand, by_address = started(), started()
-    sound = noise(1000)
-    for device in (by_hand, by_address):
-        device.set_dry(straight(device))
-    wanted = by_hand.play(sound, (100,), status=2)
-    heard = np.zeros_like(sound)
+    by_hand, by_address, sound = started(), started(), noise(1000)
+    wanted, heard = by_hand.play(sound, (100,), status=2), np.zeros_like(sound)
     for start in range(0, 1000, 100):
-        given_, played = sound[start : start + 100].copy(), np.zeros((100, 2), np.float32)
-        code = call(given_.ctypes.data, played.ctypes.data, 100, None, 2, by_address.words.ctypes.data)
-        assert code == 0  # paContinue
-        heard[start : start + 100] = played
+        block, played = sound[start : start + 100], heard[start : start + 100]
+        assert call(block.ctypes.data, played.ctypes.data, 100, None, 2, by_address.words.ctypes.data) == 0  # paContinue
     np.testing.assert_array_equal(heard, wanted)
-    assert by_address.words[b.XRUNS] == by_hand.words[b.XRUNS] == 10
+    np.testing.assert_array_equal(by_address.words[COUNTED + LOSSES], by_hand.words[COUNTED + LOSSES])
 
 
-@given(BLOCKS, st.lists(st.booleans(), min_size=1, max_size=5))
-def test_blocks_frames_and_losses_are_counted(blocks, losses) -> None:
+@given(st.lists(st.tuples(SIZES, st.booleans()), min_size=1, max_size=6))
+def test_blocks_frames_and_losses_are_counted(blocks: list[tuple[int, bool]]) -> None:
     device = started()
-    for n, lost in zip(blocks, losses, strict=False):
+    for n, lost in blocks:
         device.play(noise(n), (n,), status=4 * lost)
-    counted = list(zip(blocks, losses, strict=False))
-    assert device.words[b.CALLBACKS] == len(counted)
-    assert device.words[b.FRAMES] == sum(n for n, _ in counted)
-    assert device.words[b.LAST_BLOCK] == counted[-1][0]
-    assert device.words[b.XRUNS] == sum(lost for _, lost in counted)
+    counts = (b.CALLBACKS, b.FRAMES, b.LAST_BLOCK, b.XRUNS)
+    frames, losses = zip(*blocks, strict=True)
+    assert tuple(device.words[list(counts)]) == (len(blocks), sum(frames), frames[-1], sum(losses))
 
 
 def test_every_call_leaves_its_time_and_the_oldest_give_way() -> None:
     device, before = started(), time.monotonic_ns()
     device.play(noise(b.TIMES + 10), (1,))
-    after, times = time.monotonic_ns(), device.board.callback_times()
-    assert times.shape == (b.TIMES, 2)
-    starts, durations = times.T
-    in_order = np.roll(starts, -10)  # the last 10 lie where the first 10 were
-    assert before <= in_order[0] and (np.diff(in_order) >= 0).all() and in_order[-1] <= after
-    assert (durations >= 0).all() and (in_order[:-1] + np.roll(durations, -10)[:-1] <= in_order[1:]).all()
-    assert device.words[b.CALLBACK_NS] == in_order[-1]
+    after, times = time.monotonic_ns(), np.roll(device.board.callback_times(), -10, axis=0)  # the first 10 have given way
+    starts, ends = times[:, 0], times.sum(axis=1)
+    assert times.shape == (b.TIMES, 2) and (ends >= starts).all() and (ends[:-1] <= starts[1:]).all()
+    assert before <= starts[0] and ends[-1] <= after
+    assert device.words[b.CALLBACK_NS] == starts[-1]
 
 
 def test_the_worker_is_woken_when_there_are_as_many_frames_as_it_asked_for() -> None:

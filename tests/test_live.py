@@ -16,10 +16,9 @@ import soundfile
 import jack_server
 import live_rig
 from jack_server import Child, Server
-from live_rig import RAMP, START_S, Rig, decibels, environment, stage, steps
+from live_rig import RAMP, START_S, Rig, decibels, environment, free_port, stage, steps
 from sepstream.contract import load_bundle
 from sepstream.control import osc
-from sepstream.control.table import find
 
 HOP = load_bundle("default").stft.hop_samples
 OVERLAP = 256  # frames in which buses that go cross into those that come
@@ -70,10 +69,17 @@ def room(tmp_path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize(
-    ("period", "arguments"), [(64, ()), (128, ()), (256, ("--blocksize", "auto")), (128, ("--blocksize", "192", "--queue", "0"))]
+    ("period", "arguments", "device"),
+    [
+        (64, (), 0),
+        (128, (), 0),
+        (256, ("--blocksize", "auto"), 0),
+        (128, ("--blocksize", "192", "--queue", "0"), 192),  # PortAudio's own, wherever blocks are not the server's
+    ],
 )
-def test_at_unity_the_output_is_the_input_delayed_by_what_is_declared(period, arguments):
+def test_at_unity_the_output_is_the_input_delayed_by_what_is_declared(period, arguments, device):
     with stage(*arguments, "--json", period=period) as rig:
+        rig.device = device
         start = rig.feed("bright")
         end = rig.run(24_000)
         rig.assert_unity(start, end)
@@ -137,11 +143,8 @@ def test_latency_measured_through_a_cable_is_what_is_declared(server, room):
 
 
 def test_without_a_cable_measuring_says_what_to_do(server, room):
-    code, said = live_rig.command("--measure-latency")
-    assert (code, said) == (
-        2,
-        "sep-live: nothing came back; connect an output of the device to an input with a cable, and turn up its gain",
-    )
+    expected = "sep-live: nothing came back; connect an output of the device to an input with a cable, and turn up its gain\n"
+    assert live_rig.command("--measure-latency") == (2, "", expected)
 
 
 # Recording
@@ -169,7 +172,7 @@ def test_a_recording_holds_the_input_and_buses_in_time_that_sum_to_it(tmp_path):
 
 
 def test_devices_and_ports_are_listed(server, room):
-    code, said = live_rig.command("--list")
+    code, said, _ = live_rig.command("--list")
     assert code == 0 and re.search(r"JACK: system +2 +2 +48000 Hz", said) and "MIDI port" in said
 
 
@@ -179,7 +182,7 @@ def test_devices_and_ports_are_listed(server, room):
         (("--input", "scarlet"), "input device 'scarlet'; "),
         (("--output", "system:1,99"), "channels '1,99' in 'system:1,99'; expected numbers from 1 to 64"),
         (("--output", "system:1,9"), "channel 9 of 'JACK: system'; expected 1 to 2"),
-        (("--preset", "karaok"), "unknown preset 'karaok'; did you mean 'karaoke'?"),
+        (("--preset", "karaok"), "preset 'karaok' is neither shipped nor a .toml file; did you mean 'karaoke'?"),
         (("--set", "bus/drums/gain_db=loud"), "bus/drums/gain_db 'loud'; expected a number from -120 to 24 dB"),
         (("--set", "bus/drum/gain_db=1"), "unknown bus 'drum'; did you mean 'drums'?"),
         (("--model", "nosuch"), "'nosuch'"),
@@ -190,8 +193,8 @@ def test_devices_and_ports_are_listed(server, room):
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_nothing_is_left(server, room, arguments, expected):
-    code, said = live_rig.command("--midi", "none", "--osc", "127.0.0.1:0", *arguments)
-    assert code == 2 and said.count("\n") == 0 and said.startswith("sep-live: ") and expected in said, (code, said)
+    code, _, said = live_rig.command("--midi", "none", "--osc", "127.0.0.1:0", *arguments)
+    assert code == 2 and said.count("\n") == 1 and said.startswith("sep-live: ") and expected in said, (code, said)
     assert not list((room / "session").iterdir())
 
 
@@ -199,9 +202,9 @@ def test_a_port_that_another_program_has_is_said_in_one_line_and_nothing_is_left
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
         port = other.getsockname()[1]
-        code, said = live_rig.command("--midi", "none", "--osc", f"127.0.0.1:{port}")
+        code, _, said = live_rig.command("--midi", "none", "--osc", f"127.0.0.1:{port}")
     expected = f"sep-live: OSC at 127.0.0.1:{port}: Address already in use; choose another port, 0 for a free one, or none"
-    assert code == 2 and expected in said and "Traceback" not in said, said
+    assert (code, said) == (2, f"{expected}\n")
     assert not list((room / "session").iterdir())
 
 
@@ -209,8 +212,8 @@ def test_without_a_sound_card_it_says_so(room, monkeypatch):
     jack_server.require("jackd")
     monkeypatch.setenv("JACK_DEFAULT_SERVER", "nobody")
     monkeypatch.setenv("JACK_NO_START_SERVER", "1")
-    code, said = live_rig.command("--midi", "none", "--osc", "none")
-    assert (code, said) == (2, "sep-live: no input device; plug one in or start the sound server, then see sep-live --list")
+    code, _, said = live_rig.command("--midi", "none", "--osc", "none")
+    assert (code, said) == (2, "sep-live: no input device; plug one in or start the sound server, then see sep-live --list\n")
     assert not list((room / "session").iterdir())
 
 
@@ -245,7 +248,7 @@ def ramp(gains: np.ndarray, first: float, last: float, slope: float = 1 / RAMP) 
 def assert_prompt(rig: Rig, asked: int, first: float, last: float, output: int = 0) -> None:
     """What was asked for before frame ``asked`` is heard from the next hop on that the model does, and in full a ramp later."""
     queue = int(rig.words["QUEUE_NOW"])
-    rig.run(queue + RAMP + 4 * HOP)
+    rig.run(queue + round(abs(first - last) * RAMP) + 4 * HOP)
     began, arrived = ramp(rig.gains(asked, rig.now, output), first, last)
     assert began <= queue and abs(arrived - began - abs(first - last) * RAMP) < 8, (began, arrived)
 
@@ -263,7 +266,8 @@ def test_mute_and_fader_by_midi_are_heard_in_the_next_hop_and_over_after_their_r
         ("903c7f", 1.0, 0.0),  # a note toggles
         ("803c00", 0.0, 0.0),
         ("903c7f", 0.0, 1.0),
-        ("b00740", 1.0, 10 ** (find("bus/whole/gain_db").from_unit(64 / 127) / 20)),
+        ("b0077f", 1.0, 10 ** (12 / 20)),
+        ("b00700", 10 ** (12 / 20), 0.0),
     ):
         mail, start = int(rig.words["MAIL"]), rig.now
         if first == last:
@@ -332,7 +336,7 @@ def test_a_preset_cross_fades_and_what_is_the_same_in_both_is_not_touched(rig):
         asked = rig.posting(lambda name=name: rig.send("/preset/load", name))
         rig.run(4096)
         began, arrived = ramp(rig.gains(asked, rig.now), first, last, (1 - HALF_GAIN) * np.pi / 2 / OVERLAP)
-        assert began <= rig.words["QUEUE_NOW"] and arrived - began <= OVERLAP
+        assert began <= rig.words["QUEUE_NOW"] + OVERLAP / 8 and arrived - began <= OVERLAP  # it begins gently
     out, fed = rig.heard(start, rig.now)
     assert decibels(np.abs(out[:, 2:] - fed).max()) < -118
 
@@ -347,7 +351,7 @@ def test_a_program_change_loads_its_preset(rig):
     assert np.abs(rig.gains(rig.now - 512, rig.now) - HALF_GAIN).max() < 1e-5
 
 
-def test_a_morph_goes_from_one_preset_to_the_other_and_sums_to_the_input_all_the_way(rig):
+def test_a_morph_goes_from_one_preset_to_the_other_and_what_is_the_same_in_both_is_not_touched(rig):
     start = rig.now
     for address, value in (("/preset/b", "half"), ("/morph", 0.5), ("/morph", 1.0)):
         rig.send(address, value)
@@ -359,7 +363,7 @@ def test_a_morph_goes_from_one_preset_to_the_other_and_sums_to_the_input_all_the
     rig.settle()
     rig.run(rig.delay + RAMP + 1024)
     gains = rig.gains(start, rig.now)
-    assert np.abs(gains[-512:] - 1.0).max() < 1e-5 and gains.min() > 0.4
+    assert np.abs(gains[-512:] - 1.0).max() < 1e-5 and 0.0 < gains.min() < HALF_GAIN
     assert steps(gains) < np.pi / 2 / OVERLAP
     out, fed = rig.heard(start, rig.now)
     assert decibels(np.abs(out[:, 2:] - fed).max()) < -118
@@ -390,7 +394,7 @@ def test_a_surface_asks_subscribes_and_is_told_what_was_wrong(rig):
     rig.send("/bus/whole/gain_db", -3.5)
     assert rig.ask("/bus/whole/gain_db") == rig.ask("/bus/1/gain_db") == -3.5
     rig.send("/bus/hole/gain_db", 1.0)
-    assert rig.answer().args[0].startswith("/bus/hole/gain_db: unknown bus 'hole'; did you mean 'whole'?")
+    assert rig.answer().args[0].startswith("unknown bus 'hole'; did you mean 'whole'?")
     rig.send("/record", 1)
     assert "no folder to record to; start sep-live with --record DIR" in rig.answer().args[0]
     rig.send("/controls")
@@ -402,10 +406,17 @@ def test_a_surface_asks_subscribes_and_is_told_what_was_wrong(rig):
 
 def test_oscdump_is_told_of_changes_meters_and_latency(rig):
     jack_server.require("oscdump", "oscsend")
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with Child(["oscdump", "-L", str(port)]) as dump:
+
+        def listens() -> bool:
+            rig.client.sendto(osc.encode("/ready"), ("127.0.0.1", port))
+            try:
+                return "/ready" in dump.line(0.05)
+            except TimeoutError:
+                return False
+
+        jack_server.wait_until(listens, "oscdump", START_S)
         rig.oscsend("/subscribe", "ii", 30, port)
         dump.expect("/bus/whole/mute i 0", START_S)
         rig.oscsend("/bus/whole/mute", "i", 1)
@@ -425,9 +436,9 @@ def test_a_knob_is_learnt_and_saved_with_the_scene(rig):
     rig.tell("midi b01500")
     rig.wait(lambda: any("cc 21" in line and "bus/whole/pan" in line for line in rig.said), "what was learnt")
     mail = int(rig.words["MAIL"])
-    rig.tell("midi b01540 b01560")  # met on its way, and taken along
+    rig.tell("midi b01540 b0157f")  # met on its way, and taken along
     rig.posted(mail)
-    assert rig.ask("/bus/whole/pan") == pytest.approx(2 * 96 / 127 - 1)
+    rig.wait(lambda: rig.ask("/bus/whole/pan") == 1.0, "the knob")
     rig.send("/preset/save", "learnt")
     rig.wait((rig.root / "presets" / "learnt.toml").exists, "the saved preset")
     text = (rig.root / "presets" / "learnt.toml").read_text()
@@ -435,4 +446,4 @@ def test_a_knob_is_learnt_and_saved_with_the_scene(rig):
     rig.set("preset/load", "test")
     assert rig.ask("/bus/whole/pan") == 0.0
     rig.set("preset/load", "learnt")
-    assert rig.ask("/bus/whole/pan") == pytest.approx(2 * 96 / 127 - 1)
+    assert rig.ask("/bus/whole/pan") == 1.0

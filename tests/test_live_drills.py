@@ -230,10 +230,9 @@ def test_two_who_fight_over_one_control_make_no_noise_and_both_learn_who_won(who
         winner = -3.0
         fighters[0].sendto(osc.encode("/master/gain_db", winner), ("127.0.0.1", whole.port))
         for fighter in fighters:
-            while osc.Message("/master/gain_db", (winner,)) not in [
-                message for _, message in osc.decode(fighter.recv(65536), 0.0)
-            ]:
-                pass
+            told: list[osc.Message] = []
+            while osc.Message("/master/gain_db", (winner,)) not in told:
+                told = [message for _, message in osc.decode(fighter.recv(65536), 0.0)]
     finally:
         for fighter in fighters:
             fighter.close()

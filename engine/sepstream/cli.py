@@ -256,6 +256,18 @@ def _one_line(text: str) -> str:
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """A second Ctrl-C does not break off the cleaning up after the first."""
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(number, signal.signal(number, signal.SIG_IGN)) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextmanager
 def interruptible() -> Iterator[None]:
     """A polite kill and a closed terminal clean up like Ctrl-C."""
     signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .cli import FAILED, USAGE, Parser, fail, interruptible
+from .cli import FAILED, INTERRUPTED, USAGE, Parser, fail, interruptible, undisturbed
 from .errors import DeviceError, SepstreamError
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ LOOK_S = 0.05
 def live_main(argv: Sequence[str] | None = None) -> int:
     """``sep-live``: 0 played until told to stop, 1 something broke, 2 nothing could start."""
     flags = _parser().parse_args(argv)
+    command = _list if flags.list else _measure if flags.measure_latency else _live
     try:
-        if flags.list:
-            return _list()
-        if flags.measure_latency:
-            return _measure(flags)
-        return _live(flags)
+        with interruptible():
+            return command(flags)
+    except KeyboardInterrupt:
+        return 0 if command is _live else INTERRUPTED  # that is how a performance ends
     except SepstreamError as error:
         return fail("sep-live", str(error), USAGE)
     except OSError as error:
@@ -99,7 +99,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _list() -> int:
+def _list(_flags: argparse.Namespace) -> int:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -161,10 +161,7 @@ def _live(flags: argparse.Namespace) -> int:
     compile(opening(config).scene.selection, bundle)  # what cannot be played is said before anything starts
     session = Session.make(config, record_channels=_record_channels(config))
     try:
-        with interruptible():
-            return _watch(session, flags)
-    except KeyboardInterrupt:
-        return 0  # that is how a performance ends
+        return _watch(session, flags)
     finally:
         session.remove()
 
@@ -197,25 +194,24 @@ def _check_geometry(bundle: "Bundle", wanted: str | None) -> None:
 
 
 def _record_channels(config: "Config") -> int:
-    from .device import read_wanted
+    from .wanted import read_wanted
 
     return (len(read_wanted(config.input).channels) or 2) if config.record else 0
 
 
 def _watch(session: "Session", flags: argparse.Namespace) -> int:
     """Until Ctrl-C, the end of --duration, or a start that fails."""
-    from . import board as b
     from . import telemetry
     from .screen import Look, Screen
     from .watchdog import Watchdog
 
-    watchdog, recorder, words = Watchdog(session), _recorder(session), session.board.words
+    watchdog, recorder = Watchdog(session), _recorder(session)
 
     def look() -> Look:
         status = recorder.status if recorder else ""
         return Look(telemetry.read(session.board), session.view(), session.config.model, session.device, status)
 
-    screen, events, played = Screen(look, flags.json), session.events(), False
+    screen, events = Screen(look, flags.json), session.events()
 
     def tell() -> None:
         for event in events:
@@ -232,16 +228,14 @@ def _watch(session: "Session", flags: argparse.Namespace) -> int:
             time.sleep(LOOK_S)
             watchdog.look()
             tell()
-            played = played or words[b.STATE] == b.PLAYING
-            if not played and words[b.STATE] == b.MISSING:
-                return USAGE  # what has never been there is a mistake; what was there once is waited for
         return 0
     finally:
-        watchdog.end()
-        if recorder:
-            recorder.close()
-        tell()
-        screen.close()
+        with undisturbed():
+            watchdog.end()
+            if recorder:
+                recorder.close()
+            tell()
+            screen.close()
 
 
 def _recorder(session: "Session") -> "Recorder | None":

@@ -6,7 +6,6 @@ PortAudio reads the machine's devices once, when this file is imported; ``look_a
 import ctypes
 import ctypes.util
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from . import board as b
 from . import callback
 from .board import Board
 from .errors import DeviceError, nearest
+from .wanted import Wanted
 
 CLIENT = ctypes.create_string_buffer(b"sepstream")  # PortAudio keeps the pointer: our name among JACK's clients
 USUAL_INPUTS, USUAL_OUTPUTS = 2, 8  # where nobody said which: stereo in, and room for presets that use more outputs
@@ -66,33 +66,6 @@ class Device:
     @property
     def label(self) -> str:
         return f"{self.host}: {self.name}"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """``DEV[:CH,...]``: a device by a part of its name (None: the default), and its channels from 1 (none: the first ones)."""
-
-    pattern: str | None
-    channels: tuple[int, ...] = ()
-
-
-def read_wanted(text: str | None) -> Wanted:
-    """``"scarlett:3,4"`` -> Wanted("scarlett", (3, 4)). Raises DeviceError."""
-    if not text:
-        return Wanted(None)
-    name, colon, numbers = text.rpartition(":")
-    if not colon or not re.fullmatch(r"[0-9,\s-]*", numbers):
-        return Wanted(text)
-    channels: list[int] = []
-    for part in numbers.split(","):
-        found = re.fullmatch(r"\s*([0-9]{1,3})(?:-([0-9]{1,3}))?\s*", part)
-        span = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
-        channels += span
-        if not span or not all(1 <= channel <= b.MAX_CHANNELS for channel in channels):
-            raise DeviceError(
-                f"channels '{numbers}' in '{text}'; expected numbers from 1 to {b.MAX_CHANNELS}, such as 1,2 or 3-6"
-            )
-    return Wanted(name or None, tuple(channels))
 
 
 def devices() -> list[Device]:

@@ -24,6 +24,7 @@ from .errors import DeviceError, SepstreamError
 from .pipeline import RAMP_MS
 from .selection import Selection
 from .session import Session
+from .wanted import read_wanted
 from .worker import Alarm, Worker
 
 FIRST_BLOCK_S = 5.0  # a device that opened but does not ask for sound by then is in somebody else's hands
@@ -61,7 +62,7 @@ class LiveSession:
         self.bundle, self.board, self._block = bundle, board or _own_board(), block_samples
         self._slack = bundle.stft.hop_samples if queue_samples is None else queue_samples
         self._wanted_provider = provider
-        self.route = device.route(device.read_wanted(input), device.read_wanted(output), bundle.sample_rate_hz)
+        self.route = device.route(read_wanted(input), read_wanted(output), bundle.sample_rate_hz)
         device.announce(self.board, self.route)
         self.worker = Worker(self.board, bundle, provider)
         self.provider = self.worker.pipeline.provider

@@ -58,9 +58,7 @@ class Ward:
         """In a group of its own: Ctrl-C and Ctrl-Z in a terminal are for the parent."""
         command = [sys.executable, "-m", "sepstream.child", self.module, str(self.session.folder)]
         group = 0 if os.name == "posix" else None
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=group
-        )
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=group)
         self._born, self._alive = time.monotonic(), False
         self._seen = [(sign.count(self.session.board), self._born) for sign in self.signs]
 
