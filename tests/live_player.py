@@ -45,7 +45,9 @@ class Tape:
     def __init__(self, folder: Path, inputs: int, outputs: int, create: bool = False) -> None:
         mode, lanes = "w+" if create else "r", outputs + inputs
         self.inputs, self.outputs = inputs, outputs
-        self.state = np.memmap(folder / "state", np.int64, mode, shape=(8,))  # base, until, gaps, expired holds, blocks, cables
+        self.state = np.memmap(
+            folder / "state", np.int64, mode, shape=(8,)
+        )  # base, until, gaps, expired holds, blocks, cables, gap
         self.sound = np.memmap(folder / "tape", np.float32, mode, shape=(FRAMES, lanes))  # outputs, then what was fed
         self.log = np.memmap(folder / "log", np.int64, mode, shape=(CYCLES, len(LOG)))
 
@@ -64,8 +66,8 @@ class Player:
         self._keys = self.feeder.midi_outports.register("midi")
         self.feeder.set_process_callback(self._feed)
         self.recorder.set_process_callback(self._record)
-        self.feeder.activate()
-        self.recorder.activate()
+        for client in (self.feeder, self.recorder):
+            _activate(client)
         for k in range(inputs):
             self.feeder.connect(f"feeder:out_{k}", f"recorder:fed_{k}")
 
@@ -124,7 +126,8 @@ class Player:
         if not state[0]:
             state[0] = state[1] = start
         at = start - int(state[0])
-        state[2] += start != state[1]
+        if start != state[1]:
+            state[2], state[6] = state[2] + 1, start
         if at + frames <= FRAMES:
             for k, port in enumerate(self._hear):
                 self.tape.sound[at : at + frames, k] = port.get_array()
@@ -153,6 +156,16 @@ class Player:
         for client in (self.feeder, self.recorder):
             client.deactivate()
             client.close()
+
+
+def _activate(client: jack.Client) -> None:
+    """A real-time server does not wait for long, and a busy machine may need more."""
+    for _ in range(20):
+        try:
+            return client.activate()
+        except jack.JackError:
+            time.sleep(0.1)
+    client.activate()
 
 
 # Signals: (inputs, rate) -> frames (n,) -> (n, inputs).

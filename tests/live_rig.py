@@ -51,6 +51,7 @@ class Rig:
         self.session = root / "session"
         self.device = 0  # frames that PortAudio itself takes
         self.board: Board = None  # type: ignore[assignment]  # until it is there
+        self._inbox: list[osc.Message] = []
         self.client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.client.bind(("127.0.0.1", 0))
         self.client.settimeout(START_S)
@@ -188,6 +189,11 @@ class Rig:
         """Frames from an input to its sound, as declared: algorithmic and queue."""
         return int(self.board.words[b.DELAY])
 
+    @property
+    def gap(self) -> int:
+        """The frame from which on nothing is missing."""
+        return int(self.tape.state[6])
+
     def heard(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """(frames, outputs) of sep-live and (frames, inputs) of what it was fed ``delay`` frames before."""
         at, outputs = np.arange(start, end) - int(self.tape.state[0]), self.tape.outputs
@@ -239,8 +245,9 @@ class Rig:
 
     def answer(self) -> osc.Message:
         """The next message to us."""
-        ((_, message),) = osc.decode(self.client.recv(65536), 0.0)
-        return message
+        while not self._inbox:
+            self._inbox += [message for _, message in osc.decode(self.client.recv(65536), 0.0)]
+        return self._inbox.pop(0)
 
     def ask(self, address: str) -> Any:
         """The value of a control."""
@@ -248,6 +255,21 @@ class Rig:
         message = self.answer()
         assert message.address == address, message
         return message.args[0]
+
+    def ping(self) -> None:
+        """Until somebody answers: in a flood datagrams are lost, and who sends much nonsense is not listened to for a while."""
+        self.client.settimeout(0.1)
+
+        def answered() -> bool:
+            self.send("/ping")
+            with suppress(TimeoutError):
+                while self.answer().address != "/pong":
+                    pass
+                return True
+            return False
+
+        self.wait(answered, "a pong")
+        self.client.settimeout(START_S)
 
     def posting(self, act: Callable[[], object]) -> int:
         """Have the sound card wait while somebody asks for something. -> the frame before which it was on the board."""
@@ -277,7 +299,7 @@ class Rig:
         self.send(f"/{name}", value)
         self.wait(lambda: self.board.words[b.MAIL] > mail, f"/{name}")
         self.settle()
-        self.run(self.delay + RAMP + 1024)
+        self.run(self.delay + 2 * RAMP + 2048)
 
     def _found_board(self) -> bool:
         for path in self.session.glob("sepstream-*/board"):

@@ -17,7 +17,8 @@ def main() -> int:
     session.SHARED_MEMORY = Path(os.environ["SEPSTREAM_STAGE"])
     tempfile.tempdir = os.environ["SEPSTREAM_STAGE"]
     if patience := os.environ.get("SEPSTREAM_PATIENCE"):
-        watchdog.AUDIO_SILENT_S = watchdog.MODEL_SILENT_S = watchdog.CONTROL_SILENT_S = float(patience)
+        for name in ("AUDIO_SILENT_S", "MODEL_SILENT_S", "CONTROL_SILENT_S", "END_S"):
+            setattr(watchdog, name, float(patience))
     if module := os.environ.get("SEPSTREAM_AUDIO"):
         ward = watchdog.Ward
         watchdog.Ward = lambda session, name, _, signs: ward(session, name, module if name == "audio" else _, signs)  # type: ignore[assignment, misc]

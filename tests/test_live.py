@@ -162,9 +162,9 @@ def test_a_recording_holds_the_input_and_buses_in_time_that_sum_to_it(tmp_path):
     assert set(files) == {"male", "female", "bass", "drums", "guitar", "residual"}
     assert {len(bus) for bus in files.values()} == {len(input_)}
     assert decibels(np.abs(sum(files.values()) - input_).max()) < -115 and np.abs(input_).max() > 0.1
-    probe = input_[len(input_) // 2 :][:2000, 0]
-    at = int(np.argmax(np.correlate(fed[:, 0], probe, "valid"))) - len(input_) // 2
-    np.testing.assert_array_equal(input_[len(input_) // 2 :], fed[at + len(input_) // 2 :][: len(input_) - len(input_) // 2])
+    late = input_[len(input_) // 2 :]
+    places = np.flatnonzero(fed[:, 0] == late[0, 0])
+    assert any(np.array_equal(fed[place:][: len(late)], late) for place in places)
     assert any("recorded" in line for line in rig.said), rig.said
 
 
@@ -210,8 +210,8 @@ def test_a_port_that_another_program_has_is_said_in_one_line_and_nothing_is_left
 
 def test_without_a_sound_card_it_says_so(room, monkeypatch):
     jack_server.require("jackd")
-    monkeypatch.setenv("JACK_DEFAULT_SERVER", "nobody")
-    monkeypatch.setenv("JACK_NO_START_SERVER", "1")
+    for name, value in jack_server.environment("nobody").items():
+        monkeypatch.setenv(name, value)
     code, _, said = live_rig.command("--midi", "none", "--osc", "none")
     assert (code, said) == (2, "sep-live: no input device; plug one in or start the sound server, then see sep-live --list\n")
     assert not list((room / "session").iterdir())

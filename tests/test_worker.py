@@ -3,9 +3,14 @@
 Most tests play a scene of unity: the buses add up to the input, so that every sample of the output is known.
 """
 
-from collections.abc import Callable, Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,21 +21,22 @@ from hypothesis import strategies as st
 import toy_bundle
 from fake_device import FakeDevice, band_limited, delayed, noise
 from sepstream import board as b
-from sepstream import callback, kernels
+from sepstream import callback
 from sepstream.contract import Bundle, StftSpec, load_bundle, read_bundle
 from sepstream.control.desk import Desk
 from sepstream.control.mailbox import Order, post
 from sepstream.control.scene import Scene
-from sepstream.selection import Bus, Selection, Strip, read_bus
+from sepstream.live import LiveSession
+from sepstream.selection import Selection, Strip, read_bus
 from sepstream.separator import Separation
 from sepstream.worker import PATIENCE_HOPS, Worker
 
+ROOT = Path(__file__).resolve().parents[1]
 SMALL = StftSpec(256, 96, 64)  # quick, and the overlap is not half
 HOP = SMALL.hop_samples
 RAMP = 960  # 20 ms at 48 kHz
-BLOCKS = st.lists(st.one_of(st.integers(8, 512), st.sampled_from([HOP - 1, HOP, HOP + 1, 1])), min_size=1, max_size=6).filter(
-    lambda sizes: sum(sizes) > 16 * len(sizes)
-)
+SIZES = st.one_of(st.integers(8, 512), st.sampled_from([HOP - 1, HOP, HOP + 1, 1]))
+BLOCKS = st.lists(SIZES, min_size=1, max_size=6).filter(lambda sizes: sum(sizes) > 16 * len(sizes))
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +100,9 @@ def test_buses_that_add_up_to_the_input_are_the_input_in_blocks_of_any_size(
 
 
 @pytest.mark.parametrize("rate_hz", [44100, 48000, 96000, 32000])
-@pytest.mark.parametrize("blocks", [(128,), (441, 64, 13, 1)], ids=str)
+@pytest.mark.parametrize("blocks", [(128,), (315, 64, 13, 1)], ids=str)
 def test_a_device_at_another_rate_hears_the_same(toy: Bundle, rate_hz: int, blocks: tuple[int, ...]) -> None:
-    device, _ = settled(toy, rate_hz=rate_hz, block=441)
+    device, _ = settled(toy, rate_hz=rate_hz, block=315)
     sound = band_limited(12000, 0.9 * min(rate_hz, 48000) / 2, rate_hz)
     device.play(sound, blocks)
     same(device, sound, 1e-6 if rate_hz == 48000 else 5e-5)  # the bridges' images and aliases are 93 dB down
@@ -160,9 +166,16 @@ def test_patience_ends_where_it_is_said_to(toy: Bundle) -> None:
     for hops, skipped in ((PATIENCE_HOPS, 0), (PATIENCE_HOPS + 1, PATIENCE_HOPS + 1)):
         device, _ = settled(toy)
         sound = noise(HOP * (60 + hops))
-        device.play(sound, (HOP,), late=lambda block: 30 <= block < 30 + hops)  # noqa: B023
+        device.play(sound, (HOP,), late=range(30, 30 + hops).__contains__)
         same(device, sound)
         assert device.words[b.SKIPPED] == skipped
+
+
+@pytest.mark.xfail(reason="a block of more than PATIENCE_HOPS hops is taken for a backlog: every hop is skipped, for ever")
+def test_large_blocks_are_no_stall(toy: Bundle) -> None:
+    device, _ = settled(toy, block=1024)
+    device.play(noise(12000), (1024,))
+    assert wet(device)[-1] == 1.0 and device.words[b.SKIPPED] == 0
 
 
 @pytest.mark.parametrize("frames", [b.RING // 2, b.RING + 1000, b.RECORD_FRAMES + 5000])
@@ -211,7 +224,7 @@ def test_a_fader_moves_in_a_straight_line(toy: Bundle, before: float, after: flo
     desk.play(Scene(Selection((replace(read_bus("all=mix"), gain_db=after),))))
     heard = device.play(ones)[:, 0]
     low, high = (0.0 if db <= -90 else 10 ** (db / 20) for db in (before, after))
-    began = int(np.argmax(np.abs(heard - low) > 1e-4)) - 1
+    began = int(np.argmax(np.abs(heard - low) > 1e-4))
     walk = np.arange(1, len(heard) - began + 1) / RAMP
     np.testing.assert_allclose(heard[began:], low + np.clip(high - low, -walk, walk), atol=3e-4)
     np.testing.assert_allclose(heard[:began], low, atol=1e-4)
@@ -224,7 +237,7 @@ def test_a_mute_is_silence_after_its_ramp_while_the_model_is_in_time_and_while_i
         device, desk = settled(toy)
         device.play(noise(4000))
         desk.play(muted)
-        heard = device.play(noise(6000), late=lambda _: not works)  # noqa: B023
+        heard = device.play(noise(6000), late=lambda _, works=works: not works)
         assert not heard[int(device.words[b.DELAY]) + HOP + RAMP + callback.FADE :].any()
         assert heard[: int(device.words[b.QUEUE]) - 2 * HOP].any()
 
@@ -248,7 +261,7 @@ def test_an_order_for_a_device_of_another_shape_is_left_alone(toy: Bundle) -> No
 class Faulty:
     """The model, but in ``hops`` of its hops from now on its masks are ``value``."""
 
-    def __init__(self, worker: Worker, hops: Sequence[int], value: float = np.nan) -> None:
+    def __init__(self, worker: Worker, hops: Collection[int], value: float = np.nan) -> None:
         self.model, self.hops, self.value, self.count = worker.pipeline.separator.step, set(hops), value, 0
         worker.pipeline.separator.step = self  # type: ignore[method-assign]
 
@@ -261,18 +274,27 @@ class Faulty:
 
 
 @settings(max_examples=20)
-@given(st.sets(st.integers(0, 60), min_size=1, max_size=12), st.sampled_from([np.nan, np.inf]), BLOCKS)
-def test_a_fault_of_the_model_is_heard_by_nobody_and_counted(
-    toy: Bundle, hops: set[int], value: float, blocks: list[int]
-) -> None:
+@given(st.sets(st.integers(0, 60), min_size=1, max_size=12), BLOCKS)
+def test_a_fault_of_the_model_is_heard_by_nobody_and_counted(toy: Bundle, hops: set[int], blocks: list[int]) -> None:
     device, _ = settled(toy)
     sound = noise(9000)
     device.play(sound[:3000], blocks)
-    Faulty(device.worker, sorted(hops), value)
+    Faulty(device.worker, hops)
     device.play(sound[3000:], blocks)
     same(device, sound)
     assert device.words[b.FAULTY_HOPS] == len(hops)
     assert wet(device)[-1] == 1.0
+
+
+@pytest.mark.xfail(raises=RuntimeWarning, reason="an infinite mask: NumPy's irfft warns, on the terminal of whoever plays")
+def test_an_infinite_mask_is_a_fault_like_any_other(toy: Bundle) -> None:
+    device, _ = settled(toy)
+    sound = noise(6000)
+    device.play(sound[:3000])
+    Faulty(device.worker, {5}, np.inf)
+    device.play(sound[3000:])
+    same(device, sound)
+    assert device.words[b.FAULTY_HOPS] == 1
 
 
 def test_a_fault_in_the_memory_of_the_model_ends_with_its_hop(toy: Bundle) -> None:
@@ -296,42 +318,38 @@ def test_a_model_that_is_far_too_loud_is_not_let_out(toy: Bundle) -> None:
     np.testing.assert_allclose(heard[-2000:], delayed(noise(6000), int(device.words[b.DELAY]))[-2000:], atol=1e-6)
 
 
-@pytest.mark.xfail(reason="levels: a mean square that was NaN once stays NaN (kernels.levels, called with the faulty buses)")
-def test_the_meters_forget_a_fault(toy: Bundle) -> None:
-    device, _ = settled(toy)
-    device.play(noise(3000))
-    Faulty(device.worker, [5])
-    device.play(noise(6000))
-    assert np.isfinite(device.board.area("bus_levels", 5, 2)).all()
-
-
-@pytest.mark.xfail(reason="what no output plays is not looked at: the memory stays ill, the recorder writes silence, no count")
-def test_a_fault_behind_a_closed_fader_is_noticed(toy: Bundle) -> None:
-    device, desk = settled(toy)
+def test_a_fault_behind_closed_faders_is_noticed_and_meters_and_recorder_do_not_hear_of_it(toy: Bundle) -> None:
+    device, desk = settled(toy, record=2)
     desk.play(replace(Scene(Selection.stems(toy)), bypass=True))
-    device.play(noise(6000))
+    device.play(noise(3000))
     Faulty(device.worker, [5])
     device.play(noise(3000))
     assert device.words[b.FAULTY_HOPS] == 1
+    assert np.isfinite(device.board.area("bus_levels", 5, 2)).all()
+    assert np.isfinite(tape(device)).all()
 
 
 # Epochs.
 
 
-def test_another_epoch_begins_anew_and_nobody_hears_it(toy: Bundle) -> None:
+def test_another_epoch_begins_anew(toy: Bundle) -> None:
     device, _ = settled(toy)
     sound = noise(9000)
-    for start in range(0, 9000, 3000):
-        device.play(sound[start : start + 3000])
-        assert wet(device)[-1] == 1.0
-        device.words[b.EPOCH] += 1
+    device.play(sound[:4500])
+    device.words[b.EPOCH] += 1
+    device.play(sound[4500:])
+    begins = slice(4500, 4500 + callback.FADE)  # what was played is worth nothing any more, the dry sound comes at once
+    fade = np.arange(1, callback.FADE + 1)[:, None] / callback.FADE
+    np.testing.assert_allclose(device.heard[begins], fade * delayed(sound, int(device.words[b.DELAY]))[begins], atol=1e-6)
+    device.heard[begins] = delayed(sound, int(device.words[b.DELAY]))[begins]
     same(device, sound)
+    assert wet(device)[-1] == 1.0 and device.words[b.STALE] == 0
 
 
 def test_a_hop_that_an_epoch_overtook_is_dropped(toy: Bundle) -> None:
     device, _ = settled(toy)
-    sound, step = noise(9000), device.worker.pipeline.step
-    device.play(sound[:3000])
+    device.play(noise(3000))
+    step, done = device.worker.pipeline.step, int(device.words[b.WET_TO])
 
     def overtaken(block: np.ndarray) -> np.ndarray:
         device.words[b.EPOCH] += 1
@@ -339,12 +357,23 @@ def test_a_hop_that_an_epoch_overtook_is_dropped(toy: Bundle) -> None:
         return step(block)
 
     device.worker.pipeline.step = overtaken  # type: ignore[method-assign]
-    done = int(device.words[b.WET_TO])
-    device.worker.turn() if device.worker._due() else device.play(sound[3000:3064], (HOP,))
+    device.play(noise(HOP), (HOP,))
     assert device.words[b.STALE] == 1 and device.words[b.WET_TO] == done
-    device.play(sound[len(device.heard) :])
+    device.play(noise(6000))
+    assert wet(device)[-1] == 1.0 and device.words[b.STALE] == 1
+
+
+def test_a_fresh_worker_goes_on_where_another_failed(toy: Bundle) -> None:
+    device, _ = settled(toy, record=2)
+    sound = noise(12000)
+    for start in range(0, 12000, 4000):
+        device.play(sound[start : start + 3000])
+        assert wet(device)[-1] == 1.0
+        device.worker = Worker(device.board, toy, "cpu")
+        device.play(sound[start + 3000 : start + 4000], late=lambda _: True)
+        device.worker._go_to(device.now // HOP * HOP)
     same(device, sound)
-    assert wet(device)[-1] == 1.0
+    assert np.isfinite(tape(device)).all() and device.words[b.RECORDED] % HOP == 0
 
 
 # The tape.
@@ -378,9 +407,8 @@ def test_a_bus_that_went_leaves_silence_and_finds_its_slot_again(toy: Bundle) ->
         edges.append(device.worker.at)
     recorded = tape(device)
     leaves, parents = ([desk.slots[name] for name in names] for names in (toy.leaves, toy.parents))
-    for (start, stop), there, gone in zip(
-        pairwise([0, *edges]), (leaves, parents, leaves), (parents, leaves, parents), strict=True
-    ):
+    parts = zip(pairwise([0, *edges]), (leaves, parents, leaves), (parents, leaves, parents), strict=True)
+    for (start, stop), there, gone in parts:
         inside = slice(start + HOP + device.worker.lag, stop)  # the change comes with a hop, whole when the overlap is
         np.testing.assert_allclose(recorded[there, inside].sum(axis=0), recorded[0, inside], atol=1e-6)
         assert not recorded[gone, inside].any()
@@ -396,44 +424,38 @@ def test_what_is_recorded_of_the_buses_adds_up_across_a_change(toy: Bundle) -> N
     np.testing.assert_allclose(recorded[1:].sum(axis=0), recorded[0], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "rate_hz",
-    [
-        48000,
-        pytest.param(96000, marks=pytest.mark.xfail(reason="_leave_blank counts whole hops, _go_to goes on at another frame")),
-        pytest.param(44100, marks=pytest.mark.xfail(reason="_leave_blank counts whole hops, _go_to goes on at another frame")),
-    ],
-)
+DRIFT = pytest.mark.xfail(reason="_leave_blank counts hops of the model, but _go_to goes on at a multiple of a hop in frames")
+
+
+@pytest.mark.parametrize("rate_hz", [48000, pytest.param(96000, marks=DRIFT), pytest.param(44100, marks=DRIFT)])
 def test_what_was_skipped_is_silence_of_the_same_length(toy: Bundle, rate_hz: int) -> None:
-    device, _ = settled(toy, rate_hz=rate_hz, record=2, block=100)
-    frames = 30000 * rate_hz // 48000
-    sound = band_limited(frames, 17000, rate_hz)
-    device.play(sound, (100,), late=lambda block: 40 <= block < 61 or 90 <= block < 107)
-    assert device.words[b.SKIPPED] > 0
-    recorded, lost = tape(device), device.words[b.SKIPPED] * HOP
-    whole, _ = settled(toy, rate_hz=rate_hz, record=2, block=100)
-    whole.play(sound, (100,))
-    wanted = tape(whole)[:, : recorded.shape[1]]
-    silent = ~recorded[0].any(axis=1)
-    assert abs(silent.sum() - lost - device.worker.lag) < HOP
-    np.testing.assert_allclose(recorded[0][-5000:], wanted[0][-5000:], atol=1e-3)
+    sound, tapes = band_limited(15000 * rate_hz // 48000, 17000, rate_hz), []
+    for asleep in (range(40, 61), range(0)):
+        device, _ = settled(toy, rate_hz=rate_hz, record=2, block=100)
+        device.play(sound, (100,), late=asleep.__contains__)
+        assert (device.words[b.SKIPPED] > 0) == bool(asleep)
+        tapes.append(tape(device)[0])
+    stalled, whole = (recorded[:14000] for recorded in tapes)
+    silent = ~stalled.any(axis=1) & whole.any(axis=1)
+    np.testing.assert_allclose(stalled[~silent], whole[~silent], atol=1e-3)
+    assert np.ptp(np.flatnonzero(silent)) == silent.sum() - 1  # in one piece
 
 
 # Meters, the probe, and what nothing may do while it plays.
 
 
-def test_peaks_fall_by_20_db_a_second_and_levels_follow(toy: Bundle) -> None:
+def test_peaks_fall_by_20_db_a_second_and_mean_squares_follow_in_300_ms(toy: Bundle) -> None:
     device, _ = settled(toy)
-    loud, bus = 0.5 * np.sign(noise(24000)), slice(0, 5)
-    device.play(loud)
-    for area in ("input_levels", "output_levels"):
-        np.testing.assert_allclose(device.board.area(area, 2, 2), [[0.5, 0.25 * (1 - np.exp(-0.5 / 0.3))]] * 2, rtol=0.03)
-    before = device.board.area("input_levels", 2, 2).copy(), device.board.area("bus_levels", 5, 2)[bus].copy()
-    device.play(np.zeros((48000, 2), np.float32))
-    after = device.board.area("input_levels", 2, 2), device.board.area("bus_levels", 5, 2)[bus]
-    np.testing.assert_allclose(after[0][:, 0], before[0][:, 0] / 10, rtol=0.02)
-    np.testing.assert_allclose(after[0][:, 1], before[0][:, 1] * np.exp(-1 / 0.3), rtol=0.02)
-    np.testing.assert_allclose(after[1][:, 0], before[1][:, 0] / 10, rtol=0.05)
+    areas = [device.board.area(name, count, 2) for name, count in (("input_levels", 2), ("output_levels", 2), ("bus_levels", 5))]
+    device.play(0.5 * np.sign(noise(14400)))
+    for levels in areas[:2]:
+        np.testing.assert_allclose(levels, [[0.5, 0.25 * (1 - np.exp(-1))]] * 2, rtol=0.05)
+    assert (areas[2] > 0).all()
+    device.play(np.zeros((960, 2), np.float32))  # what is under way
+    before = [levels.copy() for levels in areas]
+    device.play(np.zeros((14400, 2), np.float32))
+    for was, levels in zip(before, areas, strict=True):
+        np.testing.assert_allclose(levels, was * [10 ** (-6 / 20), np.exp(-1)], rtol=0.02)
 
 
 @pytest.mark.parametrize("rate_hz", [48000, 44100, 96000])
@@ -469,7 +491,7 @@ class Hand:
             self.over = start >= len(self.sound)
 
 
-@pytest.mark.parametrize("block", [7, 64, 100, 500])
+@pytest.mark.parametrize("block", [7, 64, 100, 440])
 @pytest.mark.parametrize("rate_hz", [48000, 44100])
 def test_the_loop_sleeps_when_there_is_nothing_to_do_and_only_then(toy: Bundle, block: int, rate_hz: int) -> None:
     device, _ = settled(toy, rate_hz=rate_hz)
@@ -477,3 +499,74 @@ def test_the_loop_sleeps_when_there_is_nothing_to_do_and_only_then(toy: Bundle, 
     device.worker.run(hand, lambda: hand.over)  # type: ignore[arg-type]
     same(device, hand.sound, 5e-5)
     assert wet(device)[-1] == 1.0 and device.words[b.LATE_BLOCKS] == 0
+
+
+# The queue of live.py, and the shape of things.
+
+
+def queue(device: FakeDevice, block: int, slack: int = 0) -> int:
+    """As LiveSession computes it."""
+    form = SimpleNamespace(
+        worker=device.worker,
+        bundle=device.worker.bundle,
+        route=SimpleNamespace(rate_hz=int(device.words[b.RATE_HZ])),
+        _slack=slack,
+    )
+    return LiveSession._queue(form, block)  # type: ignore[arg-type]
+
+
+def late_blocks(toy: Bundle, rate_hz: int, block: int, start: int, spare: int) -> int:
+    """Of a worker that is never late, with the queue that is just enough, and ``spare`` frames more."""
+    device, _ = settled(toy, rate_hz=rate_hz, start=start)
+    least = queue(device, block) + spare
+    device.set_latency(least, least + device.worker.lag_frames)
+    device.settle()
+    device.play(np.zeros((8000, 2), np.float32), (block,))
+    return int(device.words[b.LATE_BLOCKS]) if device.words[b.SETTLED] else len(device.after)
+
+
+@pytest.mark.parametrize("block", [16, 48, 63, 64, 65, 100, 128, 256, 300])
+@pytest.mark.parametrize("rate_hz", [48000, 44100, 96000])
+def test_the_queue_is_enough_without_slack(toy: Bundle, rate_hz: int, block: int) -> None:
+    assert late_blocks(toy, rate_hz, block, 0, 0) == 0
+    if rate_hz == 48000:
+        assert late_blocks(toy, rate_hz, block, 0, -1) > 0  # and no longer than it must be
+
+
+@pytest.mark.xfail(reason="the queue trusts hops to end where blocks end; run() begins at a multiple of a hop instead of here")
+@pytest.mark.parametrize("start", [1, 37, 63])
+def test_the_queue_is_enough_wherever_the_count_of_frames_stands(toy: Bundle, start: int) -> None:
+    assert late_blocks(toy, 48000, 64, start, 0) == 0
+
+
+@pytest.mark.xfail(raises=ValueError, reason="_go_to keeps analysis - hop samples of the past; a longer look-ahead needs more")
+def test_a_look_ahead_longer_than_the_window_plays(tmp_path: Path) -> None:
+    bundle = read_bundle(toy_bundle.make(tmp_path, geometry=SMALL, hops=(1,), lookahead_hops=4))
+    device, _ = settled(bundle)
+    sound = noise(6000)
+    device.play(sound)
+    same(device, sound)
+
+
+COMPILED = """
+import sys; from pathlib import Path
+import test_worker as w
+from sepstream import kernels
+bundle = w.read_bundle(w.toy_bundle.make(Path(sys.argv[1]), geometry=w.SMALL, hops=(1,)))
+for form in ({}, {"rate_hz": 44100}, {"inputs": (0,), "outputs": (0,)}):
+    device, desk = w.settled(bundle, record=len(form.get("inputs", (0, 1))), **form)
+    before = {name: len(k.signatures) for name, k in vars(kernels).items() if hasattr(k, "signatures")}
+    sound = w.noise(9000, len(device.inputs))
+    device.play(sound[:3000])
+    desk.play(w.Scene(w.Selection.stems(bundle, "parents")))
+    device.play(sound[3000:], late=range(10, 20).__contains__)
+    print(form, [name for name, count in before.items() if len(vars(kernels)[name].signatures) > count])
+"""
+
+
+@pytest.mark.xfail(reason="write_ring: an empty array is of another layout than a hop, so _warm_up compiles the wrong kind")
+def test_nothing_is_compiled_while_it_plays(tmp_path: Path) -> None:
+    paths = os.pathsep.join(str(ROOT / name) for name in ("engine", "tests"))
+    command = [sys.executable, "-c", COMPILED, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, check=True)
+    assert [line.rpartition("} ")[2] for line in done.stdout.splitlines()] == ["[]"] * 3

@@ -12,11 +12,9 @@ import argparse
 import json
 import math
 import os
-import random
 import socket
 import subprocess
 import sys
-import threading
 import time
 
 import jack
@@ -38,6 +36,16 @@ while True:
     for k in range(50):
         out.send_message([0xB0, random.randrange(128), random.randrange(128)])
     time.sleep(0.02)
+"""
+FLOOD = """
+import random, socket, sys, time
+from sepstream.control import osc
+client, numbers, port = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), random.Random(0), int(sys.argv[1])
+while True:  # 10,000 messages a second, a tenth of them damaged
+    for _ in range(100):
+        message = osc.encode(f"/bus/{numbers.randrange(1, 6)}/pan", numbers.uniform(-1.0, 1.0))
+        client.sendto(numbers.randbytes(len(message)) if numbers.random() < 0.1 else message, ("127.0.0.1", port))
+    time.sleep(0.01)
 """
 
 
@@ -83,18 +91,6 @@ def memory_mb(pid: int) -> float:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-def flood(port: int, over: threading.Event) -> None:
-    """10,000 messages a second, a tenth of them damaged."""
-    client, numbers = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), random.Random(0)
-    while not over.is_set():
-        for _ in range(100):
-            message = osc.encode(f"/bus/{numbers.randrange(1, 6)}/pan", numbers.uniform(-1.0, 1.0))
-            if numbers.random() < 0.1:
-                message = numbers.randbytes(len(message))
-            client.sendto(message, ("127.0.0.1", port))
-        time.sleep(0.01)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
@@ -105,10 +101,9 @@ def main() -> None:
     with running(Config(preset="stems", osc=f"127.0.0.1:{port}"), flags.period, sync=True) as (session, watchdog), Ears() as ears:
         words, rate = session.board.words, int(session.board.words[b.RATE_HZ])
         assert rate == 48000, rate
-        over, control, helpers = threading.Event(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM), []
-        if not flags.calm:
-            helpers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) for code in (BUSY, MIDI)]
-            threading.Thread(target=flood, args=(port, over), daemon=True).start()
+        control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        codes = () if flags.calm else (BUSY, MIDI, FLOOD)
+        helpers = [subprocess.Popen([sys.executable, "-c", code, str(port)], stdout=subprocess.DEVNULL) for code in codes]
         times, began, memory, changes = Times(session.board), time.monotonic(), [], 0
         pids = {"audio": watchdog.audio.pid, "control": watchdog.control.pid}
         while time.monotonic() - began < 60 * flags.minutes:
@@ -119,7 +114,6 @@ def main() -> None:
             watchdog.look()
             if changes % 10 == 0:
                 memory.append({name: memory_mb(pid) for name, pid in pids.items()})
-        over.set()
         for helper in helpers:
             helper.kill()
             helper.wait()
