@@ -21,6 +21,7 @@ ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_ora
 CLASSES, BINS, LEVELS = 7, 19, [slice(0, 2), slice(2, 7)]
 OPTIONS: dict[str, dict[str, Any]] = {
     "band_split": {"bands": [[3, 2], [1, 5], [2, 4]], "width": 6, "units": 5, "blocks": 2},
+    "band_split whole": {"bands": [[3, 2], [1, 5], [2, 4]], "width": 8, "units": 5, "blocks": 2, "whole": 10},
     "hyper_unmix": {"bins": BINS, "units": 7, "layers": 3},
 }
 TOLERANCE = 1e-11  # float64 sums in another order, through a few layers
@@ -34,7 +35,7 @@ every_dilation = pytest.mark.parametrize("dilation", [1, 3])
 def make(kind: str, dilation: int = 1, **options: Any) -> StreamingNetwork:
     """A tiny network whose normalisation does something, ready to stream."""
     torch.manual_seed(5)
-    network = build(kind, CLASSES, OPTIONS[kind] | {"dilation": dilation} | options).double().eval()
+    network = build(kind.partition(" ")[0], CLASSES, OPTIONS[kind] | {"dilation": dilation} | options).double().eval()
     network.norm.running_mean.uniform_(-6, -2)  # type: ignore[union-attr]
     network.norm.running_var.uniform_(0.5, 4)  # type: ignore[union-attr]
     return network
@@ -167,6 +168,7 @@ def test_dropout_acts_in_training_only_and_never_on_the_input() -> None:
         ("hyper_unmix", {"curvature": 0.0, "trainable_curvature": True}, "curvature > 0"),
         ("hyper_unmix", {"dim": 1}, "dim >= 2"),
         ("band_split", {"bands": [3, 4]}, "model.options"),
+        ("band_split", {"bands": [[3, 4]], "units": 5, "whole": 7}, "multiple of units"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused_in_one_line(kind: str, options: dict[str, Any], word: str) -> None:

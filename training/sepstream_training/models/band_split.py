@@ -1,7 +1,9 @@
 """The live network: bands of bins, one recurrence shared by all bands, a mixer across bands, a disk head.
 
 After the band-split RNN of Luo & Yu 2022 (arXiv 2209.15174), made causal and light: the recurrence over
-frequency is replaced by an MLP across bands (Tolstikhin et al. 2021), which costs one matrix product.
+frequency is replaced by an MLP across bands (Tolstikhin et al. 2021), which costs one matrix product. A second
+recurrence may look at the whole spectrum, in few numbers of each band: it has one row where the bands have many,
+so that most of the parameters cost little of the hop.
 """
 
 from collections.abc import Sequence
@@ -17,7 +19,8 @@ from .streaming import StreamingNetwork
 class BandSplit(StreamingNetwork):
     """``bands`` lists (count, bins of each) from low to high; together they are ``bins``.
 
-    ``width`` features describe a band, ``units`` remember.
+    ``width`` features describe a band, ``units`` remember; ``whole`` units (a multiple of ``units``, or 0) remember
+    for all bands together, in every block.
     """
 
     def __init__(
@@ -27,6 +30,7 @@ class BandSplit(StreamingNetwork):
         bands: Sequence[Sequence[int]],
         width: int = 64,
         units: int = 64,
+        whole: int = 0,
         blocks: int = 3,
         dilation: int = 3,
         dim: int = 2,
@@ -34,14 +38,16 @@ class BandSplit(StreamingNetwork):
         trainable_curvature: bool = False,
     ) -> None:
         super().__init__()
+        if whole % units:
+            raise ValueError(f"whole is {whole}; expected a multiple of units, {units}, or 0")
         self.bands = [(count, size) for count, size in bands]
         self.bins = sum(count * size for count, size in self.bands)
         self.count = sum(count for count, _ in self.bands)
         self.dim, self.dilation = dim, dilation
-        self.cells, self.rows, self.units = 2 * blocks, self.count, units
+        self.cells, self.rows, self.units = 2 * blocks, self.count + whole // units, units
         self.norm = nn.BatchNorm1d(self.bins)
         self.encode = nn.ModuleList(BandLinear(count, size, width) for count, size in self.bands)
-        self.blocks = nn.ModuleList(Block(self.count, width, units) for _ in range(blocks))
+        self.blocks = nn.ModuleList(Block(self.count, width, units, whole) for _ in range(blocks))
         self.final = nn.LayerNorm(width)
         self.hidden = BandLinear(self.count, width, 2 * width)
         self.decode = nn.ModuleList(BandLinear(count, 2 * width, dim * size) for count, size in self.bands)
@@ -77,23 +83,60 @@ class BandSplit(StreamingNetwork):
 
 
 class Block(nn.Module):
-    """(T, B, bands, width) -> the same: each band remembers, then the bands talk."""
+    """(T, B, bands, width) -> the same: each band remembers, the spectrum remembers, then the bands talk.
 
-    def __init__(self, count: int, width: int, units: int) -> None:
+    h and c are (1, B * rows, units): the first rows of a signal are its bands', the others are the spectrum's.
+    """
+
+    def __init__(self, count: int, width: int, units: int, whole: int) -> None:
         super().__init__()
         self.time_norm = nn.LayerNorm(width)
         self.time = Lstm(width, units)
         self.time_out = nn.Linear(units, width)
+        self.whole = Whole(count, width, whole) if whole else None
         self.band_norm = nn.LayerNorm(width)
         self.band_in = nn.Linear(count, 2 * count)
         self.band_out = nn.Linear(2 * count, count)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        frames, batch, count, width = x.shape
-        y, h, c = self.time(self.time_norm(x).view(frames, batch * count, width), h, c)
-        x = x + self.time_out(y).view(x.shape)
+        if self.whole is None:
+            x, h, c = self._each_band(x, h, c)
+        else:
+            _, batch, count, _ = x.shape
+            rows = [state.view(batch, -1, state.shape[2]) for state in (h, c)]
+            x, *bands = self._each_band(x, *(row[:, :count].reshape(1, -1, row.shape[2]) for row in rows))
+            x, *spectrum = self.whole(x, *(row[:, count:].reshape(1, batch, -1) for row in rows))
+            h, c = (
+                torch.cat([ours.view(batch, count, -1), theirs.view(batch, -1, ours.shape[2])], dim=1).view(state.shape)
+                for ours, theirs, state in zip(bands, spectrum, (h, c), strict=True)
+            )
         mixed = self.band_out(nn.functional.gelu(self.band_in(self.band_norm(x).transpose(2, 3))))
         return x + mixed.transpose(2, 3), h, c
+
+    def _each_band(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        frames, batch, count, width = x.shape
+        y, h, c = self.time(self.time_norm(x).view(frames, batch * count, width), h, c)
+        return x + self.time_out(y).view(x.shape), h, c
+
+
+class Whole(nn.Module):
+    """(T, B, bands, width) -> the same: one memory for the spectrum, h and c (1, B, units)."""
+
+    SHARE = 4  # of a band's features, one in so many goes in and comes out
+
+    def __init__(self, count: int, width: int, units: int) -> None:
+        super().__init__()
+        few = width // self.SHARE
+        self.norm = nn.LayerNorm(width)
+        self.few = nn.Linear(width, few)
+        self.time = Lstm(count * few, units)
+        self.spread = nn.Linear(units, count * few)
+        self.out = nn.Linear(few, width)
+
+    def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        frames, batch, count, _ = x.shape
+        y, h, c = self.time(self.few(self.norm(x)).view(frames, batch, -1), h, c)
+        return x + self.out(nn.functional.gelu(self.spread(y)).view(frames, batch, count, -1)), h, c
 
 
 class BandLinear(nn.Module):
