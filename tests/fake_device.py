@@ -80,7 +80,7 @@ class FakeDevice:
         """A worker on this board, and the desk that tells it what to play. The queue is long enough for blocks of up to
         ``block`` frames in any order, and ``slack`` more."""
         worker = self.worker = Worker(self.board, bundle, "cpu")
-        worker._go_to(self.now // worker.hop * worker.hop)
+        worker.begin(self.now)
         queue = block + callback.FADE + worker.hop_frames - 1 + slack
         self.set_latency(queue, queue + worker.lag_frames)
         self.work = self.catch_up

@@ -163,7 +163,7 @@ def test_a_stall_is_heard_by_nobody_and_every_hop_is_played_or_counted(
 
 
 def test_patience_ends_where_it_is_said_to(toy: Bundle) -> None:
-    for hops, skipped in ((PATIENCE_HOPS, 0), (PATIENCE_HOPS + 1, PATIENCE_HOPS + 1)):
+    for hops, skipped in ((PATIENCE_HOPS + 1, 0), (PATIENCE_HOPS + 2, PATIENCE_HOPS + 1)):  # beyond the newest block
         device, _ = settled(toy)
         sound = noise(HOP * (60 + hops))
         device.play(sound, (HOP,), late=range(30, 30 + hops).__contains__)
@@ -171,7 +171,6 @@ def test_patience_ends_where_it_is_said_to(toy: Bundle) -> None:
         assert device.words[b.SKIPPED] == skipped
 
 
-@pytest.mark.xfail(reason="a block of more than PATIENCE_HOPS hops is taken for a backlog: every hop is skipped, for ever")
 def test_large_blocks_are_no_stall(toy: Bundle) -> None:
     device, _ = settled(toy, block=1024)
     device.play(noise(12000), (1024,))
@@ -286,7 +285,6 @@ def test_a_fault_of_the_model_is_heard_by_nobody_and_counted(toy: Bundle, hops: 
     assert wet(device)[-1] == 1.0
 
 
-@pytest.mark.xfail(raises=RuntimeWarning, reason="an infinite mask: NumPy's irfft warns, on the terminal of whoever plays")
 def test_an_infinite_mask_is_a_fault_like_any_other(toy: Bundle) -> None:
     device, _ = settled(toy)
     sound = noise(6000)
@@ -414,7 +412,6 @@ def test_a_bus_that_went_leaves_silence_and_finds_its_slot_again(toy: Bundle) ->
         assert not recorded[gone, inside].any()
 
 
-@pytest.mark.xfail(reason="what buses that are let go still owe is played, but not recorded: their files end with a click")
 def test_what_is_recorded_of_the_buses_adds_up_across_a_change(toy: Bundle) -> None:
     device, desk = settled(toy, record=2)
     device.play(noise(3000))
@@ -424,10 +421,7 @@ def test_what_is_recorded_of_the_buses_adds_up_across_a_change(toy: Bundle) -> N
     np.testing.assert_allclose(recorded[1:].sum(axis=0), recorded[0], atol=1e-6)
 
 
-DRIFT = pytest.mark.xfail(reason="_leave_blank counts hops of the model, but _go_to goes on at a multiple of a hop in frames")
-
-
-@pytest.mark.parametrize("rate_hz", [48000, pytest.param(96000, marks=DRIFT), pytest.param(44100, marks=DRIFT)])
+@pytest.mark.parametrize("rate_hz", [48000, 96000, 44100])
 def test_what_was_skipped_is_silence_of_the_same_length(toy: Bundle, rate_hz: int) -> None:
     sound, tapes = band_limited(15000 * rate_hz // 48000, 17000, rate_hz), []
     for asleep in (range(40, 61), range(0)):
@@ -521,7 +515,7 @@ def late_blocks(toy: Bundle, rate_hz: int, block: int, start: int, spare: int) -
     least = queue(device, block) + spare
     device.set_latency(least, least + device.worker.lag_frames)
     device.settle()
-    device.play(np.zeros((8000, 2), np.float32), (block,))
+    device.play(np.zeros((8000 // block * block, 2), np.float32), (block,))
     return int(device.words[b.LATE_BLOCKS]) if device.words[b.SETTLED] else len(device.after)
 
 
@@ -533,13 +527,11 @@ def test_the_queue_is_enough_without_slack(toy: Bundle, rate_hz: int, block: int
         assert late_blocks(toy, rate_hz, block, 0, -1) > 0  # and no longer than it must be
 
 
-@pytest.mark.xfail(reason="the queue trusts hops to end where blocks end; run() begins at a multiple of a hop instead of here")
 @pytest.mark.parametrize("start", [1, 37, 63])
 def test_the_queue_is_enough_wherever_the_count_of_frames_stands(toy: Bundle, start: int) -> None:
     assert late_blocks(toy, 48000, 64, start, 0) == 0
 
 
-@pytest.mark.xfail(raises=ValueError, reason="_go_to keeps analysis - hop samples of the past; a longer look-ahead needs more")
 def test_a_look_ahead_longer_than_the_window_plays(tmp_path: Path) -> None:
     bundle = read_bundle(toy_bundle.make(tmp_path, geometry=SMALL, hops=(1,), lookahead_hops=4))
     device, _ = settled(bundle)
@@ -564,7 +556,6 @@ for form in ({}, {"rate_hz": 44100}, {"inputs": (0,), "outputs": (0,)}):
 """
 
 
-@pytest.mark.xfail(reason="write_ring: an empty array is of another layout than a hop, so _warm_up compiles the wrong kind")
 def test_nothing_is_compiled_while_it_plays(tmp_path: Path) -> None:
     paths = os.pathsep.join(str(ROOT / name) for name in ("engine", "tests"))
     command = [sys.executable, "-c", COMPILED, str(tmp_path)]

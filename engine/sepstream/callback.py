@@ -66,12 +66,12 @@ def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status:
     started = now_ns()
     start = words[FRAMES]
     _take(words, floats, given, start, n)
+    words[LAST_BLOCK] = n
     fence()  # the sound before its count
     words[FRAMES] = start + n
     if words[WAKE_FD] >= 0 and start + n >= words[WAKE_AT]:
         wake(words[WAKE_FD])
     _give(words, floats, played, start, n)
-    words[LAST_BLOCK] = n
     if status != 0:
         words[XRUNS] += 1
     at = CALLBACK_TIMES + 2 * (words[CALLBACKS] & (TIMES - 1))

@@ -28,7 +28,7 @@ from .selection import Bus, Selection
 
 F32 = NDArray[np.float32]
 
-PATIENCE_HOPS = 8  # of backlog that are still caught up with
+PATIENCE_HOPS = 8  # of backlog, beside the newest block, that are still caught up with
 PEAK_FALL_DB_PER_S = 20.0  # of the meters
 RMS_MS = 300.0
 INPUT_SLOT = 0  # of the recorder's rings: the input, aligned with the buses
@@ -70,20 +70,20 @@ class Worker:
         self.hop = bundle.stft.hop_samples
         self.lag = bundle.latency_samples - self.hop  # of the pipeline's output behind its input, in samples
         self.pipeline = Pipeline(bundle, Selection((Bus("mix", Mix()),)), self.inputs, provider=provider)
-        self._build_bridges(int(words[b.RATE_HZ]), bundle.sample_rate_hz)
         self._input_ring, self._output_ring = board.input_ring(), board.output_ring()
         self._tape = board.record_ring(self.inputs)
         self._used = set(range(1, int(words[b.SLOTS_USED])))  # slots of the tape that ever held a bus
         self._block = np.zeros((self.inputs, self.hop), np.float32)
-        self._silence = np.zeros_like(self._block)
+        self._sounding = np.zeros_like(self._block)  # a bus, with what it owes
         self._played = np.zeros((self.hop, self.outputs), np.float32)
-        self._past = np.zeros((self.inputs, self.lag + self.hop), np.float32)
         self._now = self._target = np.zeros((self.outputs, 2, self.inputs), np.float32)
         self._owed = np.zeros((0, self.outputs), np.float32)  # what buses that were let go still ring
+        self._tails: dict[int, F32] = {}  # the same for the tape, by slots
         self._program, self._slots, self._seen = b"", (), 0  # type: tuple[bytes, tuple[int, ...], int]
         self.probe: F32 | None = None  # (n, outputs): to be played once on top of all, by those who measure
         self.probe_at = -1  # frame of the output ring where it began
         self._epoch, self._broken = int(words[b.EPOCH]), True  # broken: nothing to be heard before the callback plays dry
+        self._build_bridges(int(words[b.RATE_HZ]), bundle.sample_rate_hz)
         hop_s = self.hop / bundle.sample_rate_hz
         self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
         self._decay = 10.0 ** (-PEAK_FALL_DB_PER_S * hop_s / 20.0)
@@ -96,7 +96,7 @@ class Worker:
     def run(self, alarm: Alarm, over: Callable[[], bool]) -> None:
         """Until ``over``; asleep while no hop is complete."""
         words = self.board.words
-        self._go_to(int(words[b.FRAMES]) // self.hop * self.hop)
+        self.begin(int(words[b.FRAMES]))
         while not over():
             if self._due():
                 self.turn()
@@ -105,6 +105,12 @@ class Worker:
             if not self._due():  # else it came between the question and the alarm
                 alarm.wait()
 
+    def begin(self, at: int) -> None:
+        """At frame ``at``, where a block of the device ends: hops that end where blocks do need the shortest queue."""
+        self._began = at, int(self.board.words[b.RECORDED])
+        self._go_to(at)
+
+    @np.errstate(all="ignore")  # what is no number is looked for, and is no reason to write on the performer's screen
     def turn(self) -> None:
         """One hop."""
         started, worked = time.perf_counter_ns(), time.thread_time_ns()
@@ -129,13 +135,12 @@ class Worker:
     def _build_bridges(self, device_hz: int, model_hz: int) -> None:
         self._in = Bridge(device_hz, model_hz, whole="source")
         self._out = Bridge(model_hz, device_hz, whole="target", behind=self.lag)
-        ratio = Fraction(device_hz, model_hz)
+        ratio = self._ratio = Fraction(device_hz, model_hz)
         self.hop_frames = math.ceil(self.hop * ratio)
         self.lag_frames = int(self._in.delay_source_samples + self.lag * ratio + self._out.delay_target_samples)
-        past = math.ceil((self.pipeline.stft.spec.analysis_samples - self.hop) * ratio) + int(self._in.delay_source_samples)
+        past = max(self.bundle.stft.analysis_samples - self.hop, self.lag) * ratio + self._in.delay_source_samples
         self._past_frames = math.ceil(past / ratio.numerator) * ratio.numerator  # a whole number of samples, too
-        self.at = self.out_at = 0
-        self._go_to(0)
+        self.begin(0)
 
     def _due(self) -> bool:
         return int(self.board.words[b.FRAMES]) >= self.at + self._needed
@@ -147,15 +152,21 @@ class Worker:
             self._epoch = int(words[b.EPOCH])
             self.pipeline.reset()
             self._go_to(self.at)
-        behind = int(words[b.FRAMES]) - (self.at + self._needed)
+        behind = int(words[b.FRAMES] - words[b.LAST_BLOCK]) - (self.at + self._needed)
         if behind > PATIENCE_HOPS * self.hop_frames:
-            hops = behind // self.hop_frames
-            words[b.SKIPPED] += hops
-            self._leave_blank(hops * self.hop)
-            self._go_to((self.at + hops * self.hop_frames) // self.hop * self.hop)
+            self._skip(behind // self.hop_frames)
         self._seen, order = mailbox.take(self.board, self._seen)
         if order is not None and order.matrix.shape[::2] == (self.outputs, self.inputs):
             self._obey(order)
+
+    def _skip(self, hops: int) -> None:
+        """So many hops, or a little less, for the sound to go on at a frame that is a whole number of samples away too."""
+        turn = self._ratio.numerator
+        at = self.at + hops * self.hop_frames
+        at -= (at - self._began[0]) % turn
+        if at > self.at:  # else the rates are such that it is as quick to catch up
+            self.board.words[b.SKIPPED] += (at - self.at) // self.hop_frames
+            self._go_to(at)
 
     def _go_to(self, at: int) -> None:
         """Go on at frame ``at``, with the input before it as if it had been heard."""
@@ -169,9 +180,11 @@ class Worker:
         self.pipeline.rejoin(np.ascontiguousarray(heard[:, -known:]))
         self._past = np.zeros((self.inputs, self.lag + self.hop), np.float32)
         self._past[:, self.hop :] = heard[:, heard.shape[1] - self.lag :]
-        self._owed = np.zeros((0, self.outputs), np.float32)
+        self._owed, self._tails = np.zeros((0, self.outputs), np.float32), {}
         self.at = self.out_at = at
         self._broken = True
+        began, recorded = self._began
+        self._leave_blank(recorded + round((at - began) / self._ratio))
 
     def _hear(self) -> None:
         """The next hop, as the model's rate has it."""
@@ -190,6 +203,7 @@ class Worker:
             owed = self.pipeline.change(Program(self.bundle, tuple(map(str, order.slots)), Code.unpack(order.program)))
             if owed is not None:
                 self._owed = self._ringing(owed, before)
+                self._tails = dict(zip(self._slots, owed, strict=False))
                 self._now = order.matrix.copy()
                 self._now[:, -1] = before[:, -1]  # the dry sound goes on from where it is
                 self.board.area("bus_levels", b.MAX_BUSES, 2)[:] = 0.0
@@ -227,7 +241,7 @@ class Worker:
         if not (np.isfinite(self._played).all() and np.isfinite(buses).all()):
             words[b.FAULTY_HOPS] += 1
             self._played[:] = buses[:] = 0.0  # meters and recorder must not hear of it either
-            self._owed = self._owed[:0]
+            self._owed, self._tails = self._owed[:0], {}
             self.pipeline.reset()
             self._broken = True
         frames, self._said = self._out.step(self._played.T, self._said)
@@ -266,18 +280,23 @@ class Worker:
         self.board.words[b.SLOTS_USED] = max(self._used, default=0) + 1
         kernels.write_ring(self._past[:, : self.hop].T, at, self._tape[INPUT_SLOT])
         for slot in self._used:
-            bus = buses[self._slots.index(slot)] if slot in self._slots else self._silence
-            kernels.write_ring(bus.T, at, self._tape[slot])
+            self._sounding[:] = buses[self._slots.index(slot)] if slot in self._slots else 0.0
+            tail = self._tails.get(slot, self._sounding[:, :0])[:, : self.hop]
+            self._sounding[:, : tail.shape[1]] += tail
+            kernels.write_ring(self._sounding.T, at, self._tape[slot])
+        self._tails = {slot: tail[:, self.hop :] for slot, tail in self._tails.items() if tail.shape[1] > self.hop}
         self.board.words[b.RECORDED] = at + self.hop
 
-    def _leave_blank(self, samples: int) -> None:
-        """Silence on the tape for what was skipped, so that it stays in time."""
+    def _leave_blank(self, until: int) -> None:
+        """Silence on the tape up to sample ``until``, for what was skipped, so that it stays in time."""
         if self._tape is None:
             return
-        for done in range(0, samples, self.hop):
+        at = int(self.board.words[b.RECORDED])
+        for start in range(at, until, self.hop):
+            self._sounding[:] = 0.0
             for slot in (INPUT_SLOT, *self._used):
-                kernels.write_ring(self._silence.T, int(self.board.words[b.RECORDED]), self._tape[slot])
-            self.board.words[b.RECORDED] += min(self.hop, samples - done)
+                kernels.write_ring(self._sounding.T, start, self._tape[slot])
+            self.board.words[b.RECORDED] = min(start + self.hop, until)
 
     def _warm_up(self) -> None:
         """Compile and touch everything that a hop uses, on arrays that nobody hears."""
@@ -289,12 +308,15 @@ class Worker:
         self._ringing(buses, silent)
         self._mix(buses)
         frames, _ = self._out.step(self._played.T, self._said)
-        kernels.write_ring(frames.T[:0], 0, self._output_ring)
+        self._touch_ring(frames.T)
         for lanes in (self._block, self._played.T, buses.reshape(len(buses), -1)):
             kernels.levels(lanes, 1.0, 0.0, np.zeros((len(lanes), 2), np.float32))
-        if self._tape is not None:
-            for lanes in (buses[0], self._past[:, : self.hop]):
-                kernels.write_ring(lanes.T[:0], 0, self._tape[INPUT_SLOT])
+        self._touch_ring(self._sounding.T)
+        self._touch_ring(self._past[:, : self.hop].T)
         kernels.barrier()
         self._slots = ()
         self.pipeline.reset()
+
+    @staticmethod
+    def _touch_ring(frames: F32) -> None:
+        kernels.write_ring(frames, 0, np.zeros((1, frames.shape[1]), np.float32))
