@@ -26,7 +26,7 @@ RING = 1 << 16  # frames: 1.4 s at 48 kHz, 0.3 s at 192 kHz
 MAX_CHANNELS = 64
 MAX_BUSES = 65  # 64 and the residual
 SLOTS = 1 + MAX_BUSES  # of the recorder's rings: the input, and each bus that a session has known
-MAIL_BYTES = 1 << 20
+MAIL_BYTES = 1 << 21  # 64 buses from 64 channels to 64, and their program
 TIMES = 1 << 12
 RECORD_FRAMES = 1 << 18  # of the model: 5.5 s at 48 kHz for a disk that thinks
 
