@@ -38,6 +38,7 @@ FEEDBACK_S = 1 / 30
 RESCAN_S = 1.0
 KEEP_S = 0.2  # the scene on disk may be this old
 ENOUGH_ERRORS = 5  # lines a second for the user
+ENOUGH_LISTINGS = 20  # a second: a small question with a large answer is what one floods somebody else with
 TEXTS = ("select",)  # controls whose values a model may not know
 
 
@@ -70,7 +71,7 @@ class Host:
         self._shown: View | None = None
         self._moved: dict[str, Value] = {}  # controls that changed since the subscribers were told
         self._times: dict[str, float] = {}
-        self._errors = 0
+        self._errors = self._listings = 0
         self._shape = -1
         endpoint = read_endpoint(session.config.osc)
         self.server = Server(*endpoint) if endpoint else None
@@ -95,7 +96,7 @@ class Host:
         self.board.words[b.BEAT] += 1
         if self._due("rescan", RESCAN_S, now):
             self._rescan()
-            self._errors = 0
+            self._errors = self._listings = 0
         before = self.playing
         self._hear_osc(now)
         self._hear_midi(now)
@@ -149,7 +150,8 @@ class Host:
             case AskRegion(name):
                 name = self._region_name(name)
                 self._answer(sender, osc_protocol.region_message(name, self._region(name)))
-            case AskAll():
+            case AskAll() if self._listings < ENOUGH_LISTINGS:
+                self._listings += 1
                 self._answer(sender, *osc_protocol.listing(self._values()))
             case Subscribe() as wish:
                 present = self._labels() | self._values()
