@@ -121,14 +121,15 @@ def _morph(playing: Playing, value: Value, _now: float, _load: Load) -> Playing:
 
 def _glide(playing: Playing, name: Value, now: float, load: Load) -> Playing:
     end = load(str(name)).scene
+    if playing.seconds > 0:
+        scenes.morph(playing.scene, end, 0.5)  # raises now, not on the way, when nobody is there to be told
     glide = Glide(playing.scene, end, now, playing.seconds)
     return tick(replace(playing, home=end, preset=str(name), glide=glide), now)
 
 
 def _learn(playing: Playing, name: Value, _now: float, _load: Load) -> Playing:
     if name:
-        find(str(name))
-        get(playing, str(name))  # raises for what takes no position
+        get_unit(playing, str(name))  # raises for what takes no position
     return replace(playing, learning=str(name))
 
 
