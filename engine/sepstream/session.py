@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from types import FrameType
@@ -100,7 +101,8 @@ class Session:
 
     def say(self, source: str, text: str) -> None:
         """One line for the user, whole even when several processes speak at once."""
-        os.write(self._events, json.dumps([source, text]).encode("utf8") + b"\n")
+        line = json.dumps([source, text]).encode("utf8")
+        os.write(self._events, b"\n" + line + b"\n")  # on a line of its own, though a process may have died half-way
 
     def refuse(self, source: str, text: str) -> None:
         """Why the process that is about to end cannot do what was asked for. For the parent, who knows what that means."""
@@ -121,7 +123,8 @@ class Session:
                 rest += file.read()
                 *lines, rest = rest.split(b"\n")
                 for line in lines:
-                    yield Event(*json.loads(line))
+                    with suppress(ValueError):  # a line that is empty, or that nobody lived to end
+                        yield Event(*json.loads(line))
                 yield Event("", "")
 
     def show(self, view: View) -> None:
