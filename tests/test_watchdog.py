@@ -224,11 +224,18 @@ def test_the_first_sign_of_all_may_take_its_time(stage: Stage, dog: Watchdog) ->
     assert len(stage.started) == 4 and all(process.killed for process in stage.started[:2])
 
 
-def test_a_fresh_process_has_time_to_open_though_its_forerunner_played(stage: Stage, dog: Watchdog) -> None:
+@pytest.mark.parametrize("which, others", [("audio", [b.BEAT]), ("control", [b.CALLBACKS, b.HOPS])])
+def test_a_fresh_process_has_time_to_begin_though_its_forerunner_had(
+    stage: Stage, dog: Watchdog, which: str, others: list[int]
+) -> None:
+    def signs() -> None:
+        for word in others:
+            stage.words[word] += 1
+
     play(stage, dog, 20.0)
-    stage.audio.ended = 1
-    stage.look(dog, OPENING_S - 2.0, stage.beat)
-    assert len(stage.started) == 3 and stage.audio.ended is None
+    getattr(stage, which).ended = 1
+    stage.look(dog, OPENING_S - 2.0, signs)
+    assert len(stage.started) == 3 and getattr(stage, which).ended is None
 
 
 def test_a_parent_that_slept_blames_nobody_who_went_on(stage: Stage, dog: Watchdog) -> None:
