@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,8 +87,12 @@ def test_at_unity_the_output_is_the_input_delayed_by_what_is_declared(period, ar
         assert rig.late(start, end) == 0
         told = rig.telemetry
         assert round((told.algorithmic_ms + told.queue_ms) * 48) == rig.delay
-        rows = [json.loads(line) for line in rig.said]
-        assert {round(48 * (row["algorithmic_ms"] + row["queue_ms"])) for row in rows if row["running"]} == {rig.delay}
+
+        def rows() -> list[dict[str, Any]]:
+            return [row for row in map(json.loads, rig.said) if row["running"]]
+
+        rig.wait(rows, "a line that says that it plays")
+        assert {round(48 * (row["algorithmic_ms"] + row["queue_ms"])) for row in rows()} == {rig.delay}
         rig.send("/preset/load", "stems")  # with a residual
         rig.run(48_000)
         rig.assert_unity(start, rig.now)  # the change was not heard either
