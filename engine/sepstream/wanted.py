@@ -32,6 +32,6 @@ def read_wanted(text: str | None) -> Wanted:
         span = range(int(found[1]), int(found[2] or found[1]) + 1) if found else range(0)
         channels += span
         if not span or len(channels) > MAX_CHANNELS or not all(1 <= channel <= MAX_CHANNELS for channel in channels):
-            most = f"{MAX_CHANNELS} at most, from 1 to {MAX_CHANNELS}"  # what the board has room for
-            raise DeviceError(f"channels '{numbers}' in '{text}'; expected numbers, {most}, such as 1,2 or 3-6")
+            room = f"from 1 to {MAX_CHANNELS}, {MAX_CHANNELS} of them at most"
+            raise DeviceError(f"channels '{numbers}' in '{text}'; expected numbers {room}, such as 1,2 or 3-6")
     return Wanted(name or None, tuple(channels))
