@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import streaming_contract as contract
@@ -14,7 +14,8 @@ from sepstream import kernels
 from sepstream.contract import GEOMETRIES, Bundle, StftSpec, read_bundle
 from sepstream.errors import ExpressionError, ProviderError
 from sepstream.pipeline import LOUDEST, Pipeline
-from sepstream.selection import Selection, Strip, read_bus
+from sepstream.program import Program
+from sepstream.selection import Selection, Strip, compile, read_bus
 
 SMALL = StftSpec(64, 24, 16)  # quick, and the overlap is not half
 LEVELS = ("parents", "leaves")
@@ -206,3 +207,161 @@ def test_nothing_is_compiled_after_the_warm_up(small: Bundle) -> None:
     pipeline.process(np.asfortranarray(signal[2:]))
     assert [len(k.signatures) for k in compiled] == before
     assert len(compiled) > 5
+
+
+# Other buses while it plays: change. A gap in the sound: rejoin.
+
+LONG = StftSpec(128, 64, 32)  # the longest overlap there is
+few = settings(max_examples=6)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return read_bundle(toy_bundle.make(tmp_path_factory.mktemp("long"), geometry=LONG, hops=(1, 3)))
+
+
+def steps(pipeline: Pipeline, signal: np.ndarray) -> np.ndarray:
+    """Block by block, as the worker does."""
+    blocks = np.split(signal, signal.shape[1] // pipeline.block_samples, axis=1)
+    return np.concatenate([pipeline.step(block) for block in blocks], axis=2)
+
+
+def program(bundle: Bundle, *expressions: str, prefix: str = "other", residual: bool = False) -> Program:
+    """Buses of other names."""
+    read = tuple(read_bus(f"{prefix}{i}={e}") for i, e in enumerate(expressions))
+    return compile(Selection(read, Strip() if residual else None), bundle)
+
+
+def plus(heard: np.ndarray, owed: np.ndarray | None) -> np.ndarray:
+    """The blocks after a change, and what the old buses owe."""
+    assert owed is not None
+    heard = heard.copy()
+    heard[:, :, : owed.shape[2]] += owed
+    return heard
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+@few
+@given(when=st.integers(1, 20))
+def test_a_change_to_the_same_buses_by_other_names_is_heard_by_nobody(small: Bundle, long: Bundle, hops: int, when: int) -> None:
+    """What is owed and what is new are, together, the uninterrupted run."""
+    for bundle in (small, long):
+        pipeline = Pipeline(bundle, buses("drums", "speech"), 2, provider="cpu", hops=hops)
+        signal, at = noise(2, 30 * pipeline.block_samples), when * pipeline.block_samples
+        whole = steps(pipeline, signal)
+        pipeline.reset()
+        before = steps(pipeline, signal[:, :at])
+        owed = pipeline.change(program(bundle, "drums", "speech"))
+        after = plus(steps(pipeline, signal[:, at:]), owed)
+        np.testing.assert_array_equal(before, whole[:, :, :at])
+        np.testing.assert_allclose(after, whole[:, :, at:], atol=1e-6 * np.abs(signal).max())
+        assert owed is not None and owed.shape == (2, 2, bundle.stft.synthesis_samples - bundle.stft.hop_samples)
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+def test_after_a_change_the_new_buses_are_an_uninterrupted_run_of_theirs(
+    small: Bundle, long: Bundle, ahead: Bundle, hops: int
+) -> None:
+    """But for the overlap, which the old ones and they share by the window: what one has of a frame the other has not."""
+    for bundle in (small, long, ahead):
+        pipeline = Pipeline(bundle, buses("drums"), 2, provider="cpu", hops=hops)
+        signal, at = noise(2, 30 * pipeline.block_samples), 12 * pipeline.block_samples
+        new = steps(Pipeline(bundle, buses("bass", "mix - bass"), 2, provider="cpu", hops=hops), signal)
+        steps(pipeline, signal[:, :at])
+        pipeline.change(program(bundle, "bass", "mix - bass"))
+        heard = steps(pipeline, signal[:, at:])
+        overlap = bundle.stft.synthesis_samples - bundle.stft.hop_samples
+        np.testing.assert_array_equal(heard[:, :, overlap:], new[:, :, at + overlap :])
+        assert pipeline.buses == ("other0", "other1")
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+@few
+@given(way=st.lists(st.sampled_from([("drums",), ("bass", "speech"), ("disc(0.2,0.1,r=0.7)", "guitar", "male")]), max_size=6))
+def test_buses_that_add_up_to_the_mix_do_so_through_every_change(long: Bundle, hops: int, way: list[tuple[str, ...]]) -> None:
+    pipeline = Pipeline(long, buses("drums", residual=True), 1, provider="cpu", hops=hops)
+    part = pipeline.block_samples  # changes on top of one another
+    signal = noise(1, (len(way) + 6) * part)
+    total = np.zeros(signal.shape[1] + 4 * part)
+    for n in range(signal.shape[1] // part):
+        if n < len(way):
+            owed = pipeline.change(program(long, *way[n], prefix=f"turn{n}-", residual=True))
+            assert owed is not None
+            total[n * part :][: owed.shape[2]] += owed.sum(axis=(0, 1))
+        total[n * part :][:part] += steps(pipeline, signal[:, n * part : (n + 1) * part]).sum(axis=(0, 1))
+    late = pipeline.latency_samples - pipeline.block_samples
+    np.testing.assert_allclose(
+        total[late : signal.shape[1]], signal[0, : signal.shape[1] - late], atol=3e-5 * np.abs(signal).max()
+    )
+
+
+def test_what_is_owed_is_as_loud_as_its_bus_was(long: Bundle) -> None:
+    """A muted bus rings no more; one at -6 dB rings at -6 dB."""
+    signal, loud = noise(1, 20 * LONG.hop_samples), buses("mix").buses[0]
+    owed = []
+    for bus in (loud, replace(loud, mute=True), replace(loud, gain_db=-6.0)):
+        pipeline = Pipeline(long, Selection((bus,)), 1, provider="cpu")
+        steps(pipeline, signal)
+        owed.append(pipeline.change(program(long, "mix")))
+    assert owed[0] is not None and np.abs(owed[0]).max() > 0
+    assert owed[1] is not None and not owed[1].any()
+    np.testing.assert_allclose(owed[2], owed[0] * np.float32(10 ** (-6 / 20)), rtol=1e-6)
+
+
+def test_a_change_that_keeps_the_buses_owes_nothing_and_is_a_selection(small: Bundle) -> None:
+    signal = noise(2, 40 * SMALL.hop_samples)
+    at, heard = 13 * SMALL.hop_samples, []
+    for turn in (
+        lambda pipeline: pipeline.change(program(small, "speech", "mix", prefix="bus")),
+        lambda pipeline: pipeline.select(buses("speech", "mix")),
+    ):
+        pipeline = Pipeline(small, buses("drums", "bass"), 2, provider="cpu")
+        before = steps(pipeline, signal[:, :at])
+        assert turn(pipeline) is None
+        heard.append(np.concatenate([before, steps(pipeline, signal[:, at:])], axis=2))
+    np.testing.assert_array_equal(heard[0], heard[1])
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+@few
+@given(pending=st.integers(0, 60))
+def test_a_change_between_blocks_keeps_the_latency(small: Bundle, ahead: Bundle, hops: int, pending: int) -> None:
+    for bundle in (small, ahead):
+        pipeline = Pipeline(bundle, buses("drums"), 1, provider="cpu", hops=hops)
+        signal, at = noise(1, 900), 200 + pending
+        pipeline.process(signal[:, :at])
+        pipeline.change(program(bundle, "mix"))
+        heard = pipeline.process(signal[:, at:])[0]
+        late, settled = pipeline.latency_samples, 2 * pipeline.block_samples + SMALL.synthesis_samples
+        np.testing.assert_allclose(heard[:, settled:], signal[:, at + settled - late : -late], atol=1e-5 * np.abs(signal).max())
+
+
+@pytest.mark.parametrize("hops", [1, 3])
+@few
+@given(gap=st.integers(1, 12))
+def test_after_a_gap_only_the_networks_memory_is_older(small: Bundle, long: Bundle, ahead: Bundle, hops: int, gap: int) -> None:
+    """Rejoined, it plays what a run plays that heard the gap but did not remember it, once the overlap and look-ahead are new."""
+    for bundle in (small, long, ahead):
+        pipeline = Pipeline(bundle, Selection.stems(bundle, "leaves"), 2, provider="cpu", hops=hops)
+        block, history = pipeline.block_samples, bundle.stft.analysis_samples - bundle.stft.hop_samples
+        signal, left = noise(2, 40 * block), 10 * block
+        back = left + gap * block
+        steps(pipeline, signal[:, :left])
+        memory = pipeline.state.model
+        steps(pipeline, signal[:, left:back])
+        pipeline.state = pipeline.state._replace(model=memory)
+        expected = steps(pipeline, signal[:, back:])
+        pipeline.reset()
+        steps(pipeline, signal[:, :left])
+        pipeline.rejoin(signal[:, back - history : back].copy())
+        heard = steps(pipeline, signal[:, back:])
+        stale = bundle.lookahead_hops * bundle.stft.hop_samples + bundle.stft.synthesis_samples - bundle.stft.hop_samples
+        np.testing.assert_array_equal(heard[:, :, stale:], expected[:, :, stale:])
+        assert pipeline.latency_samples - block <= stale
+
+
+def test_it_rejoins_from_silence_not_from_what_it_played_before(small: Bundle) -> None:
+    pipeline = Pipeline(small, buses("mix"), 2, provider="cpu")
+    pipeline.process(noise(2, 1003))
+    pipeline.rejoin(np.zeros((2, SMALL.analysis_samples - SMALL.hop_samples), np.float32))
+    assert not pipeline.process(np.zeros((2, 500), np.float32)).any()

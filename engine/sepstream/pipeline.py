@@ -120,8 +120,8 @@ class Pipeline:
         owed = owed * self._state.gains[:, None, None]
         self._run(program)
         fresh = self.initial_state()
-        kept = ("analysis", "delayed", "model", "pending")
-        self._state = fresh._replace(**{name: getattr(self._state, name) for name in kept})
+        kept = {name: getattr(self._state, name) for name in ("analysis", "delayed", "model", "pending")}
+        self._state = fresh._replace(ready=fresh.ready[:, :, self._state.pending.shape[1] :], **kept)
         return owed
 
     def rejoin(self, history: F32) -> None:
