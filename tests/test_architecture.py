@@ -60,7 +60,7 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "screen": {"session", "telemetry"},
     "cli_live": {
         *("board", "cli", "device", "expression", "latency", "live", "record", "screen", "selection", "session", "telemetry"),
-        *("wanted", "watchdog"),
+        *("batch", "wanted", "watchdog"),
     },
 }
 ANYONE = {"contract", "errors", "paths"}
@@ -81,6 +81,7 @@ CONTROL: dict[str, set[str]] = {  # file of control/ -> those above it there tha
     "osc_clients": {"osc", "osc_protocol", "table"},
     "osc_touchosc": {"osc_clients", "osc_protocol", "table"},
     "osc_layout": {"osc_clients", "osc_protocol", "osc_touchosc", "table"},
+    "reference": {"midi_bindings", "osc_protocol", "table"},
     "player": {"midi_bindings", "presets", "scene", "table"},
     "host": {
         *("desk", "midi", "midi_bindings", "midi_ports", "midi_surface", "osc", "osc_clients", "osc_protocol", "osc_server"),

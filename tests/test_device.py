@@ -176,7 +176,7 @@ def test_the_whole_name_comes_before_its_beginning_and_that_before_its_middle(
 def test_only_what_can_is_found(machine: Callable[..., Machine]) -> None:
     machine(*STAGE)
     assert found("microphone", "input") == 5 and found("speakers") == 6
-    assert refusal(found, "microphone", "output").startswith("output device 'microphone'; known: HDA Intel, ")
+    assert refusal(found, "microphone", "output").startswith("unknown output device 'microphone'; known: HDA Intel, ")
     assert "did you mean 'speakers'?" in refusal(found, "speakrs", "output")
     assert "speakers" not in refusal(found, "speakrs", "input")
 

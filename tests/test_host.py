@@ -120,6 +120,31 @@ def test_a_host_that_takes_over_finds_the_scene_the_slots_and_the_preset(surface
     heir.server.close()
 
 
+def test_a_host_that_takes_over_knows_where_panic_and_the_morph_lead(surface: Surface, session: Session) -> None:
+    surface.send("/preset/load", "karaoke")
+    for address, value in (("/preset/b", "voice"), ("/morph", 0.25), ("/morph/seconds", 9.0), ("/learn", "master/gain_db")):
+        assert surface.send(address, value) == []
+    surface.turn(1.0)
+    heir = Host(session)
+    for name in ("scene", "home", "a", "b", "start", "morph", "seconds", "learning", "preset"):
+        assert getattr(heir.playing, name) == getattr(surface.host.playing, name), name
+    assert heir.server is not None
+    heir.server.close()
+
+
+def test_everybody_learns_which_preset_plays_and_which_there_are(surface: Surface) -> None:
+    surface.send("/subscribe", 60.0)
+    other = Surface(surface.host)
+    other.now = surface.now
+    other.send("/preset/load", "karaoke")
+    surface.now = other.now
+    assert Message("/preset/load", ("karaoke",)) in surface.turn(0.1)
+    assert surface.send("/preset/load")[0] == Message("/preset/load", ("karaoke",))
+    names = {message.args[0] for message in surface.send("/presets") if message.address == "/preset"}
+    assert {"karaoke", "voice", "stems"} <= names
+    other.socket.close()
+
+
 def test_a_device_with_other_channels_gets_a_matrix_of_its_own(surface: Surface, session: Session) -> None:
     session.board.words[b.OUTPUTS] = 6
     session.board.words[b.SHAPE] += 1

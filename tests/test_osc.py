@@ -309,7 +309,7 @@ def test_values_as_surfaces_send_them_are_taken_and_numbers_brought_into_range(p
         ("/region/1/ellipse", [0] * 7, "/region/1/ellipse: 7 values; expected x y a b [angle] [soft]"),
         ("/region/1/lasso", [0, 0, 1, 1], "/region/1/lasso: lasso: 2 points; expected 3 to 256"),
         ("/region/1", [0, 0, 1], "/region/1: 3 values; expected none, or a shape such as /region/1/disc x y r"),
-        ("/region/1/blob", [0, 0, 1], "unknown control 'region/1/blob'"),
+        ("/region/1/blob", [0, 0, 1], "unknown shape 'blob'; known: disc, ellipse, half"),
         ("/subscribe", ["fast"], "/subscribe: 'fast'; expected a number"),
         ("/subscribe", [math.nan], "/subscribe: nan; expected a number"),
         ("/subscribe", [20, 70000], "/subscribe: port 70000; expected one, from 1 to 65535"),

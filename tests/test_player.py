@@ -170,13 +170,13 @@ def test_what_cannot_be_is_refused_in_one_line(change: tuple[str, Value]) -> Non
     assert str(refused.value) and "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["preset/load", "learn", "preset/save", "volume", "bus/9/mute"])
+@pytest.mark.parametrize("name", ["preset/morph", "preset/save", "volume", "bus/9/mute"])
 def test_what_has_no_value_cannot_be_asked_for(name: str) -> None:
     with pytest.raises(ControlError):
         get(started(), name)
 
 
-names_of_all_kinds = st.sampled_from([*player.names(started()), "preset/load", "preset/a", "preset/b", "preset/morph", "learn"])
+names_of_all_kinds = st.sampled_from([*player.names(started()), "preset/a", "preset/b", "preset/morph"])
 anything = st.one_of(st.floats(), st.booleans(), st.sampled_from(["a", "b", "large", "ill", "", "bypass", "1,2", "drums"]))
 
 
@@ -270,6 +270,19 @@ def test_the_morph_fader_goes_from_what_played_to_b_and_back(a: Scene, b: Scene,
         assert playing.scene == morph(a, b, share) and get(playing, "morph") == share
     assert moved(playing, ("morph", 1.0)).scene == b
     assert moved(playing, ("morph", 0.0)).scene == a
+
+
+def test_a_hand_amid_a_morph_is_not_taken_back_by_its_next_step() -> None:
+    amid = moved(started(A), ("preset/b", "b"), ("morph", 0.5), ("master/gain_db", -7.0))
+    for share in (0.25, 0.0, 1.0):
+        assert get(moved(amid, ("morph", share)), "master/gain_db") == -7.0
+
+
+@pytest.mark.parametrize("way", [("preset/load", "large"), ("panic", True)], ids=str)
+def test_a_morph_begins_where_one_is_and_not_where_one_was(way: tuple[str, Value]) -> None:
+    elsewhere = moved(started(A), ("preset/b", "b"), ("morph", 0.5), way)
+    assert get(elsewhere, "morph") == 0.0
+    assert moved(elsewhere, ("morph", 0.0)).scene == elsewhere.scene
 
 
 def test_the_ends_of_a_morph_are_presets_or_what_plays() -> None:

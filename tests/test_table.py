@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sepstream.control.table import TABLE, Change, Control, find, page, parse_set
+from sepstream.control.reference import page
+from sepstream.control.table import TABLE, Change, Control, find, parse_set
 from sepstream.errors import ControlError
 from sepstream.paths import data_dir
 from sepstream.selection import Strip
@@ -226,7 +227,7 @@ def test_a_setting_that_cannot_be_is_refused(text: str, message: str) -> None:
 
 def test_the_reference_page_is_current() -> None:
     shipped = (data_dir("presets") / "CONTROLS.md").read_text(encoding="utf8")
-    assert shipped == page(), "write it anew: python -m sepstream.control.table > presets/CONTROLS.md"
+    assert shipped == page(), "write it anew: python -m sepstream.control.reference > presets/CONTROLS.md"
 
 
 def test_the_page_shows_every_control_once() -> None:

@@ -1,4 +1,4 @@
-"""A process of sep-live from within: ``python -m sepstream.child MODULE FOLDER`` runs MODULE.main(session).
+"""A process of sep-live from within: ``python -m sepstream.child MODULE NAME FOLDER PARENT`` runs MODULE.main(session).
 
 What goes wrong is said in one line, and the parent decides: it ends the session if that could not begin, and starts the
 process anew if it could.
@@ -13,10 +13,11 @@ from .errors import SepstreamError
 from .session import Session, become_child
 
 
-def run(module: str, folder: str) -> int:
-    """0 the session is over, 1 a fault of ours, 2 what was asked for cannot be."""
+def run(module: str, name: str, folder: str, parent: str) -> int:
+    """0 the session is over, 1 a fault of ours, 2 what was asked for cannot be. ``name`` is what the user calls it,
+    ``parent`` the number of the process that started it."""
     become_child()
-    session, name = Session(Path(folder)), module.rpartition(".")[2]
+    session = Session(Path(folder), int(parent))
     try:
         importlib.import_module(module).main(session)
     except SepstreamError as error:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ LOOK_S = 0.05
 
 def live_main(argv: Sequence[str] | None = None) -> int:
     """``sep-live``: 0 played until told to stop, 1 something broke, 2 nothing could start."""
-    flags = _parser().parse_args(argv)
+    flags = _parse(argv)
     command = _list if flags.list else _measure if flags.measure_latency else _live
     try:
         with interruptible():
@@ -31,8 +32,30 @@ def live_main(argv: Sequence[str] | None = None) -> int:
         return 0 if command is _live else INTERRUPTED  # that is how a performance ends
     except SepstreamError as error:
         return fail("sep-live", str(error), USAGE)
+    except BrokenPipeError:
+        return FAILED  # whoever read along has gone
     except OSError as error:
         return fail("sep-live", str(error), FAILED)
+    except Exception as error:
+        from .batch import defect
+
+        return fail("sep-live", defect(error), FAILED)
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags, where they go together."""
+    parser = _parser()
+    flags = parser.parse_args(argv)
+    if flags.list and flags.measure_latency:
+        parser.error("--list and --measure-latency are two commands; give one of them")
+    if flags.measure_latency:
+        playing = {"preset": flags.preset, "set": flags.settings, "record": flags.record, "duration": flags.duration}
+        for name, given in (playing | {"midi": flags.midi}).items():
+            if given:
+                parser.error(f"--{name} has no meaning with --measure-latency, which plays a signal of its own; leave it out")
+    if flags.midi and "none" in flags.midi[1:] + flags.midi[:-1]:
+        parser.error("--midi none goes with no other port; leave one of them out")
+    return flags
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,25 +91,41 @@ def _parser() -> argparse.ArgumentParser:
     add("--provider", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
     add("--midi", action="append", metavar="PORT|none", help="MIDI ports by a part of their name (default: all); repeatable")
     add("--osc", default="127.0.0.1:9000", metavar="HOST:PORT|none", help="where to listen for OSC (default: 127.0.0.1:9000)")
-    add("--record", metavar="DIR", help="record the input and every bus from the start; 'record' switches it while playing")
-    add("--duration", type=_seconds, metavar="S", help="end after S seconds of sound")
+    add(
+        "--record",
+        type=_folder,
+        metavar="DIR",
+        help="record the input and every bus from the start; 'record' switches it while playing",
+    )
+    add(
+        "--duration",
+        type=_seconds,
+        metavar="S",
+        help="end after S seconds of sound; the time that a device is missing does not count",
+    )
     add("--measure-latency", action="store_true", help="play and record a signal through a cable from output to input, then end")
-    add("--json", action="store_true", help="one JSON object a second instead of the screen")
+    add("--json", action="store_true", help="one JSON object a second instead of the screen; with --list, one in all")
     return parser
 
 
 def _block(text: str) -> int:
     if text == "auto":
         return 0
-    if not text.isdecimal() or not 1 <= int(text) <= 8192:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 8192:
         raise argparse.ArgumentTypeError(f"'{text}' is neither auto nor a number of frames from 1 to 8192")
     return int(text)
 
 
 def _samples(text: str) -> int:
-    if not text.isdecimal() or int(text) > 48000:
+    if not (text.isascii() and text.isdecimal()) or int(text[:9]) > 48000:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number of samples from 0 to 48000")
     return int(text)
+
+
+def _folder(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' is no folder")
+    return text
 
 
 def _seconds(text: str) -> float:
@@ -99,7 +138,7 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _list(_flags: argparse.Namespace) -> int:
+def _list(flags: argparse.Namespace) -> int:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -107,10 +146,14 @@ def _list(_flags: argparse.Namespace) -> int:
     from .control.midi_ports import list_ports
     from .device import devices
 
+    found, ports = devices(), list_ports()
+    if flags.json:
+        midi_ports = {"inputs": ports.inputs, "outputs": ports.outputs}
+        print(json.dumps({"devices": [asdict(device) for device in found], "midi": midi_ports}))
+        return 0
     table = Table("device", "inputs", "outputs", "rate", box=box.SIMPLE_HEAD)
-    for device in devices():
+    for device in found:
         table.add_row(device.label, str(device.inputs), str(device.outputs), f"{device.rate_hz} Hz")
-    ports = list_ports()
     midi = Table("MIDI port", "", box=box.SIMPLE_HEAD)
     for way, names in (("in", ports.inputs), ("out", ports.outputs)):
         for name in names:
@@ -152,6 +195,7 @@ def _measure(flags: argparse.Namespace) -> int:
 def _live(flags: argparse.Namespace) -> int:
     from .contract import load_bundle
     from .control.host import opening
+    from .record import check_folder
     from .selection import compile
     from .session import Session
 
@@ -159,6 +203,8 @@ def _live(flags: argparse.Namespace) -> int:
     bundle = load_bundle(config.model)
     _check_geometry(bundle, flags.latency)
     compile(opening(config).scene.selection, bundle)  # what cannot be played is said before anything starts
+    if config.record is not None:
+        check_folder(Path(config.record))
     session = Session.make(config, record_channels=_record_channels(config))
     try:
         return _watch(session, flags)
@@ -196,7 +242,7 @@ def _check_geometry(bundle: "Bundle", wanted: str | None) -> None:
 def _record_channels(config: "Config") -> int:
     from .wanted import read_wanted
 
-    return (len(read_wanted(config.input).channels) or 2) if config.record else 0
+    return 0 if config.record is None else len(read_wanted(config.input).channels) or 2
 
 
 def _watch(session: "Session", flags: argparse.Namespace) -> int:

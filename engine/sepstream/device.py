@@ -111,7 +111,7 @@ def find(wanted: Wanted, kind: str) -> Device:
         for device in able:
             if test(device.name.lower(), pattern) or test(device.label.lower(), pattern):
                 return device
-    raise DeviceError(f"{kind} device '{wanted.pattern}'; {nearest(wanted.pattern, [device.name for device in able])}")
+    raise DeviceError(f"unknown {kind} device '{wanted.pattern}'; {nearest(wanted.pattern, [device.name for device in able])}")
 
 
 def _default(able: list[Device], kind: str) -> Device:

@@ -6,6 +6,7 @@ overwritten by then becomes silence. A take is a folder; whatever ends it, its f
 """
 
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -210,7 +211,7 @@ class Recorder:
             self.turn()
 
     def _begin(self) -> None:
-        if self._given_up or not all(shape(self.board)):  # no device yet
+        if self._given_up or not all(shape(self.board)) or not self._names():  # no device yet, or no scene
             return
         self._take, self._complained = Take(self.board, self.folder), False
         self.board.words[RECORDING] = 1
@@ -244,6 +245,16 @@ class Recorder:
 def shape(board: Board) -> tuple[int, int]:
     """Rate and channels of what is on the rings; 0 before there is a device."""
     return int(board.words[MODEL_HZ]), int(board.words[INPUTS])
+
+
+def check_folder(folder: Path) -> None:
+    """Make it, if need be. Raises AudioFileError where nothing can be recorded."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise unwritable(folder, error) from None
 
 
 def _new_folder(parent: Path) -> Path:

@@ -213,6 +213,7 @@ def as_row(look: Look, events: Iterable[Event] = ()) -> dict[str, object]:
         "device": look.device,
         "bypass": view.bypass,
         "last_control": view.last,
+        "learning": view.learning,
         "recording": look.recording,
         "events": [event._asdict() for event in events],
     }
@@ -334,6 +335,8 @@ def _facts(look: Look, memory: Memory, paper: Paper) -> list[Text]:
     rows = [[*load, ("    ", ""), *latency]] if wide else [load, latency]
     doors = [*([f"OSC {look.view.osc}"] if look.view.osc else []), *(f"MIDI {port}" for port in look.view.midi)]
     last = (("last    ", REST), (look.view.last or "-", "cyan" if look.view.last else REST))
+    if look.view.learning:
+        last = (("learn   ", "yellow"), (f"{look.view.learning}: move a control", "yellow"))
     right = ("  ".join(doors), REST)
     fits = cell_len(right[0]) + cell_len(last[1][0]) + 9 < paper.width
     counters = paper.line(*_counters(look.telemetry, memory.fresh, paper.width))

@@ -394,6 +394,7 @@ def _bus(name: str, entry: Any) -> Bus:
     if not isinstance(entry, dict):
         raise ExpressionError(f"bus {quoted(name)}: {quoted(entry)}; expected a table [buses.NAME] with select")
     with located(f"bus {quoted(name)}"):
+        _check_keys(entry, ["select", *_names(Bus)], "key")
         settings = _settings(Bus, {key: value for key, value in entry.items() if key != "select"})
         select = entry.get("select")
         if not isinstance(select, str):
@@ -404,8 +405,12 @@ def _bus(name: str, entry: Any) -> Bus:
 
 def _settings(kind: type[Strip], entry: Mapping[str, Any]) -> dict[str, Any]:
     """TOML's values as those of a strip; its lists are our tuples."""
-    _check_keys(entry, [field.name for field in fields(kind) if field.kw_only], "key")
+    _check_keys(entry, _names(kind), "key")
     return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+
+
+def _names(kind: type[Strip]) -> list[str]:
+    return [field.name for field in fields(kind) if field.kw_only]
 
 
 def _region(name: str, entry: Any) -> Region:

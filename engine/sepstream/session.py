@@ -63,6 +63,7 @@ class View(NamedTuple):
     bypass: bool = False
     slots: dict[str, int] = {}  # noqa: RUF012  read by nobody but the recorder, and never changed
     last: str = ""  # the last control that somebody moved
+    learning: str = ""  # the control that waits for a controller to be moved
     osc: str = ""  # where it listens
     midi: tuple[str, ...] = ()  # ports that are open
 
@@ -70,8 +71,9 @@ class View(NamedTuple):
 class Session:
     """One end of the folder, in any of the processes."""
 
-    def __init__(self, folder: Path) -> None:
-        """An existing folder's. Raises DeviceError when it is gone."""
+    def __init__(self, folder: Path, parent: int | None = None) -> None:
+        """An existing folder's; ``parent`` is the process without which this one has nothing to do, if not the one that it
+        has now. Raises DeviceError when the folder is gone."""
         self.folder = folder
         try:
             read = json.loads((folder / "config.json").read_text(encoding="utf8"))
@@ -80,7 +82,7 @@ class Session:
         self.config = Config(**{f.name: _frozen(read[f.name]) for f in fields(Config)})
         self.board = Board(folder / "board")
         self._events = os.open(folder / "events", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        self._parent = os.getppid()
+        self._parent = os.getppid() if parent is None else parent
 
     @classmethod
     def make(cls, config: Config, record_channels: int = 0) -> "Session":
@@ -97,7 +99,12 @@ class Session:
 
     @property
     def scene_path(self) -> Path:
-        return self.folder / "scene.toml"
+        """The scene as it is played."""
+        return self.scene_of("scene")
+
+    def scene_of(self, name: str) -> Path:
+        """Another scene that the control process has to remember."""
+        return self.folder / f"{name}.toml"
 
     def say(self, source: str, text: str) -> None:
         """One line for the user, whole even when several processes speak at once."""
@@ -106,17 +113,14 @@ class Session:
 
     def refuse(self, source: str, text: str) -> None:
         """Why the process that is about to end cannot do what was asked for. For the parent, who knows what that means."""
-        self._replace("refusal", [source, text])
+        self.keep("refusal", [source, text])
 
     def refusal(self) -> Event:
         """The newest."""
-        try:
-            return Event(*json.loads((self.folder / "refusal").read_text(encoding="utf8")))
-        except FileNotFoundError:
-            return Event("", "")
+        return Event(*self.note("refusal", ("", "")))
 
     def events(self) -> Iterator[Event]:
-        """Those since the beginning, then None-less silence: call next() again later and it goes on."""
+        """Those since the beginning, then one without a text: call next() again later and it goes on."""
         with (self.folder / "events").open("rb") as file:
             rest = b""
             while True:
@@ -129,26 +133,33 @@ class Session:
 
     def show(self, view: View) -> None:
         """Tell the parent what is played; it sees the old view or the new one, never a part."""
-        self._replace("view.json", view._asdict())
+        self.keep("view.json", view._asdict())
 
     def view(self) -> "View":
         """What the control process last showed."""
-        try:
-            return View(**json.loads((self.folder / "view.json").read_text(encoding="utf8")))
-        except FileNotFoundError:
-            return View()
+        return View(**self.note("view.json", {}))
 
     @property
     def device(self) -> str:
         """What the audio process opened; empty before it did."""
-        try:
-            return (self.folder / "device").read_text(encoding="utf8")
-        except FileNotFoundError:
-            return ""
+        return str(self.note("device", ""))
 
     @device.setter
     def device(self, text: str) -> None:
-        (self.folder / "device").write_text(text, encoding="utf8")
+        self.keep("device", text)
+
+    def keep(self, name: str, value: object) -> None:
+        """A small value for processes to come. Readers find the old one or the new one, never a part."""
+        part = self.folder / f"{name}.{os.getpid()}.part"
+        part.write_text(json.dumps(value), encoding="utf8")
+        part.replace(self.folder / name)
+
+    def note(self, name: str, default: Any) -> Any:
+        """What was kept under this name."""
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf8"))
+        except FileNotFoundError:
+            return default
 
     @property
     def over(self) -> bool:
@@ -163,12 +174,6 @@ class Session:
     def remove(self) -> None:
         """The folder and all in it; what others have mapped lives until they end."""
         _remove(self.folder)
-
-    def _replace(self, name: str, value: object) -> None:
-        """Readers find the old value or the new one, never a part."""
-        part = self.folder / f"{name}.{os.getpid()}.part"
-        part.write_text(json.dumps(value), encoding="utf8")
-        part.replace(self.folder / name)
 
 
 def become_child() -> None:

@@ -28,6 +28,7 @@ CONTROL_SILENT_S = 5.0
 END_S = 3.0  # to end by oneself
 HASTE_S = 5.0  # a process that lived no longer than this is given AGAIN_S before the next try
 AGAIN_S = 1.0
+TRIES = 3  # of a process that never gave a sign of life
 
 
 class Sign(NamedTuple):
@@ -55,8 +56,10 @@ class Ward:
     _told: Event | None = None
 
     def start(self) -> None:
-        """In a group of its own: Ctrl-C and Ctrl-Z in a terminal are for the parent."""
-        command = [sys.executable, "-m", "sepstream.child", self.module, str(self.session.folder)]
+        """In a group of its own: Ctrl-C and Ctrl-Z in a terminal are for the parent. What lies in the folder where somebody
+        plays is not imported (-P)."""
+        child = ["sepstream.child", self.module, self.name, str(self.session.folder), str(os.getpid())]
+        command = [sys.executable, "-P", "-m", *child]
         group = 0 if os.name == "posix" else None
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, process_group=group)
         self._born, self._alive = time.monotonic(), False
@@ -74,6 +77,8 @@ class Ward:
             self._hear_refusal()
         if ended is not None and now - self._born < HASTE_S and now - max(since for _, since in self._seen) < AGAIN_S:
             return  # it died young
+        if ended is not None and not self.begun and self.restarts + 1 >= TRIES:
+            raise DeviceError(f"the {self.name} process ended {TRIES} times before it began ({ended}); what it said stands above")
         self.end(at_once=True)
         self.restarts += 1
         if ended != USAGE:
@@ -111,7 +116,7 @@ class Ward:
         """What cannot even begin is the session's end; what could begin once is told, and tried again."""
         refusal = self.session.refusal()
         if not self.begun:
-            raise DeviceError(refusal.text)
+            raise DeviceError(refusal.text or f"the {self.name} process cannot begin, and did not say why")
         if refusal != self._told:
             self._told = refusal
             self.session.say(*refusal)

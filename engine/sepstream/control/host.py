@@ -16,7 +16,7 @@ from .. import board as b
 from .. import telemetry
 from ..contract import load_bundle
 from ..errors import ControlError, SepstreamError
-from ..selection import Selection
+from ..selection import Selection, compile
 from ..session import Session, View
 from . import midi, midi_surface, osc, osc_protocol, player, presets
 from .desk import Desk
@@ -24,7 +24,7 @@ from .midi_bindings import learn, ready_for, write_bindings
 from .midi_ports import Ports, device
 from .midi_surface import Surface
 from .osc_clients import Patience, Schedule, Subscribers
-from .osc_protocol import Ask, AskAll, AskRegion, Ping, SetRegion, Subscribe, Unsubscribe
+from .osc_protocol import Ask, AskAll, AskPresets, AskRegion, Ping, SetRegion, Subscribe, Unsubscribe
 from .osc_server import Server, read_endpoint
 from .player import Playing
 from .presets import Preset
@@ -39,21 +39,31 @@ RESCAN_S = 1.0
 KEEP_S = 0.2  # the scene on disk may be this old
 ENOUGH_ERRORS = 5  # lines a second for the user
 ENOUGH_LISTINGS = 20  # a second: a small question with a large answer is what one floods somebody else with
+SCENES, NUMBERS = ("scene", "home", "a", "b", "start"), ("morph", "seconds", "learning")  # of Playing, kept for a next process
 TEXTS = ("select",)  # controls whose values a model may not know
 
 
 def opening(config: Any) -> Playing:
     """What a session begins with: the preset, or a bus for each leaf, with the settings of the command line. Raises
     SepstreamError."""
+    bundle = load_bundle(config.model)
     if config.preset is None:
-        selection = Selection.stems(load_bundle(config.model))
-        playing = player.begin(Preset(Scene(selection)))
+        playing = player.begin(Preset(Scene(Selection.stems(bundle))))
     else:
         playing = player.begin(presets.load(config.preset), config.preset)
+        with presets.about(f"preset '{config.preset}': "):
+            compile(playing.scene.selection, bundle)
     for text in config.settings:
         change = parse_set(text)
+        _check_recording(change, config)
         playing = player.put(playing, Change(player.canonical(playing, change.name), change.value), 0.0, _named)
     return replace(playing, home=playing.scene, recording=playing.recording or config.record is not None)
+
+
+def _check_recording(change: Change, config: Any) -> None:
+    """Raises ControlError where there is no folder to record to."""
+    if change.name == "record" and change.value and config.record is None:
+        raise ControlError("record: there is no folder to record to; start sep-live with --record DIR")
 
 
 class Host:
@@ -67,7 +77,7 @@ class Host:
         self.desk.slots |= session.view().slots
         self.last = ""
         self._posted: Scene | None = None
-        self._kept: tuple[Any, ...] = ()
+        self._kept: dict[str, Any] = {}  # what the next control process would find
         self._shown: View | None = None
         self._moved: dict[str, Value] = {}  # controls that changed since the subscribers were told
         self._times: dict[str, float] = {}
@@ -150,11 +160,13 @@ class Host:
             case AskRegion(name):
                 name = self._region_name(name)
                 self._answer(sender, osc_protocol.region_message(name, self._region(name)))
+            case AskPresets():
+                self._answer(sender, *(osc.Message("/preset", (preset.name,)) for preset in presets.listing()))
             case AskAll() if self._listings < ENOUGH_LISTINGS:
                 self._listings += 1
                 self._answer(sender, *osc_protocol.listing(self._values()))
             case Subscribe() as wish:
-                present = self._labels() | self._values()
+                present = self._labels() | self._values() | player.told(self.playing)
                 self.subscribers = self.subscribers.add(sender, wish, now, present)
             case Unsubscribe(port):
                 self.subscribers = self.subscribers.remove(sender, port)
@@ -231,8 +243,10 @@ class Host:
         if found is not None:
             text = f"{message.kind} {message.number} of {device(port)} plays {found.control} now; save the preset to keep it"
             self.session.say("midi", text)
-            self.playing = replace(self.playing, bindings=self.playing.bindings.learned(found), learning="")
+            before = self.playing
+            self.playing = replace(before, bindings=before.bindings.learned(found), learning="")
             self._bind()
+            self._note_told(before, time.monotonic(), None)
 
     def _unit(self, name: str) -> float:
         return player.get_unit(self.playing, name)
@@ -241,18 +255,23 @@ class Host:
 
     def _change(self, change: Change, now: float, source: str, sender: osc.Client | None = None) -> None:
         """One control. Raises SepstreamError; then nothing has changed."""
-        self.last = f"{source} {_shown(change.value)}"
+        before = self.playing
         if change.name == "preset/save":
             self._save(str(change.value))
+            self._note_told(before, now, sender)
+            self.last = f"{source} {change.value}"
             return
-        if change.name == "record" and change.value and self.session.config.record is None:
-            raise ControlError("record: there is no folder to record to; start sep-live with --record DIR")
+        _check_recording(change, self.session.config)
         name = player.canonical(self.playing, change.name)
-        before = self.playing
         playing = player.put(before, Change(name, change.value), now, _named)
-        self._accept(playing, check=name.endswith(TEXTS) or playing.home is not before.home)
+        for scene in (playing.home, playing.a, playing.b):  # where presets lead
+            if scene is not None:
+                self.desk.check(scene)
+        self._accept(playing, check=name.endswith(TEXTS))
+        self.last = f"{source} {_shown(change.value)}"
         if playing.bindings is not before.bindings:
             self._bind()
+        self._note_told(before, now, sender)
         if playing.scene is before.scene or name in player.names(playing):
             value = {name: player.get(playing, name)} if name in player.names(playing) else {}
             self.subscribers = self.subscribers.changed(value, now, sender)
@@ -293,19 +312,24 @@ class Host:
                 new |= self._labels()
             self.subscribers = self.subscribers.changed({k: v for k, v in new.items() if old.get(k) != v}, now, sender)
 
+    def _note_told(self, before: Playing, now: float, sender: osc.Client | None) -> None:
+        """For subscribers: which preset plays, what is being learnt."""
+        old, new = player.told(before), player.told(self.playing)
+        self.subscribers = self.subscribers.changed({k: v for k, v in new.items() if old[k] != v}, now, sender)
+
     # The way out.
 
     def _post(self, now: float) -> None:
         """The newest scene to the audio process, not more often than that is of use."""
         words = self.board.words
         words[b.RECORD_WANTED] = int(self.playing.recording)
-        if self.playing.scene is not self._posted and self._due("post", POST_S, now):
-            try:
+        try:
+            if self.playing.scene is not self._posted and self._due("post", POST_S, now):
+                self._posted = self.playing.scene
                 self.desk.play(self.playing.scene)
-            except SepstreamError as error:
-                self._complain("control", error)
-            self._posted = self.playing.scene
-        self.desk.refresh()
+            self.desk.refresh()
+        except SepstreamError as error:
+            self._complain("control", error)
         if self._shape != words[b.SHAPE] and words[b.OUTPUTS]:
             self._shape = int(words[b.SHAPE])
             for line in unrouted(self.playing.scene, int(words[b.OUTPUTS])):
@@ -354,6 +378,7 @@ class Host:
             bypass=scene.bypass,
             slots=dict(self.desk.slots),
             last=self.last,
+            learning=self.playing.learning,
             osc=":".join(map(str, self.server.address)) if self.server else "",
             midi=tuple(map(device, self.ports.names.inputs)),
         )
@@ -363,17 +388,27 @@ class Host:
 
     def _keep(self) -> None:
         """For the next control process."""
-        kept = (self.playing.scene, self.playing.bindings)
-        if kept != self._kept:
-            presets.write_whole(self.session.scene_path, presets.dump(kept[0], write_bindings(kept[1])))
-            self._kept = kept
+        playing = self.playing
+        bindings = write_bindings(playing.bindings)
+        for name in SCENES:
+            scene = getattr(playing, name)
+            if scene is not None and (scene, bindings) != self._kept.get(name):
+                presets.write_whole(self.session.scene_of(name), presets.dump(scene, bindings))
+                self._kept[name] = (scene, bindings)
+        rest = {"scenes": [name for name in SCENES if getattr(playing, name) is not None]}
+        rest |= {name: getattr(playing, name) for name in NUMBERS}
+        if rest != self._kept.get("rest"):
+            self.session.keep("playing.json", rest)
+            self._kept["rest"] = rest
 
     def _resume(self) -> Playing | None:
-        """The scene that another control process left behind."""
-        if not self.session.scene_path.exists():
+        """What another control process left behind. A morph that took its time ends where it was."""
+        rest = self.session.note("playing.json", None)
+        if rest is None:
             return None
         playing = player.begin(presets.load(self.session.scene_path), self.session.view().preset)
-        return replace(playing, recording=bool(self.board.words[b.RECORD_WANTED]))
+        scenes: dict[str, Any] = {name: presets.load(self.session.scene_of(name)).scene for name in rest.pop("scenes")}
+        return replace(playing, recording=bool(self.board.words[b.RECORD_WANTED]), **scenes, **rest)
 
 
 def _named(name: str) -> Preset:

@@ -5,9 +5,14 @@
     /region/1/disc x y r [soft] sets a region as a whole: disc, ellipse, half, annulus, certain, lasso
     /region/1                   asks for a region, which comes back in this form
     /controls                   asks for all names and values: /control NAME VALUE, each
+    /presets                    asks for the presets that can be loaded: /preset NAME, each
     /subscribe [rate_hz] [port] sends every change, the meters and the state of the engine for 60 s, until it is sent again
     /unsubscribe [port]
     /ping                       is answered by /pong
+
+What comes at the rate of a subscription, levels in dB as peak and RMS: /meter/in/1, /meter/bus/NAME, /meter/out/1; /load
+(share of a hop), /late (blocks), /skipped (hops), /faults, /xruns, /restarts (counts), /latency (algorithmic, queue, device
+in ms), /provider, /running.
 
 With the word "places" after /subscribe, buses and regions go by their place, 1 for the first, so that one layout fits
 every preset; /name/bus/1 says which bus it is. What cannot be done is answered by /error "one line".
@@ -21,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..disk import LIMITS, RIM, Annulus, Certain, Disc, Ellipse, HalfPlane, Lasso, Region
-from ..errors import ControlError, ExpressionError
+from ..errors import ControlError, ExpressionError, nearest
 from ..expression import located, quoted
 from ..telemetry import Level, Telemetry
 from .osc import Argument, Message, encode, frames
@@ -60,6 +65,11 @@ class AskAll:
 
 
 @dataclass(frozen=True)
+class AskPresets:
+    pass
+
+
+@dataclass(frozen=True)
 class Subscribe:
     rate_hz: float = RATE_HZ
     port: int | None = None  # at the sender's host, if not the sender's own
@@ -76,7 +86,7 @@ class Ping:
     pass
 
 
-Request = Change | SetRegion | Ask | AskRegion | AskAll | Subscribe | Unsubscribe | Ping
+Request = Change | SetRegion | Ask | AskRegion | AskAll | AskPresets | Subscribe | Unsubscribe | Ping
 
 
 def request(message: Message, known: Callable[[str], Control] = find) -> Request | None:
@@ -94,6 +104,8 @@ def request(message: Message, known: Callable[[str], Control] = find) -> Request
             return _ask_region(path[1], message.args)
         if path[0] == "region" and len(path) == 3 and path[2] in SHAPES:
             return _set_region(path[1], SHAPES[path[2]], message)
+        if path[0] == "region" and len(path) == 3 and len(message.args) > 1:  # one value sets one number of it
+            raise ControlError(f"unknown shape {quoted(path[2])}; {nearest(path[2], SHAPES)}")
         return _control(message, known)
     except ExpressionError as error:
         raise ControlError(str(error)) from None
@@ -251,6 +263,7 @@ def _port(address: str, numbers: list[float]) -> int | None:
 
 _COMMANDS: dict[str, Callable[[tuple[Argument, ...]], Request]] = {
     "/controls": lambda args: AskAll(),
+    "/presets": lambda args: AskPresets(),
     "/subscribe": _subscribe,
     "/unsubscribe": _unsubscribe,
     "/ping": lambda args: Ping(),

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..disk import Region
-from ..errors import ControlError
+from ..errors import ControlError, SepstreamError
 from . import scene as scenes
 from .midi_bindings import Bindings, read_bindings
-from .presets import Preset
+from .presets import Preset, about
 from .scene import Scene
 from .table import Change, Value, find
 
@@ -43,6 +43,7 @@ class Playing:
     bindings: Bindings = field(default_factory=Bindings)
     a: Scene | None = None  # the ends of the morph; None: what plays when it begins
     b: Scene | None = None
+    start: Scene | None = None  # where the present morph began, if there is no A
     morph: float = 0.0
     seconds: float = 5.0
     glide: Glide | None = None
@@ -52,7 +53,7 @@ class Playing:
 
 def begin(preset: Preset, name: str = "") -> Playing:
     """A session's first moment. Raises ControlError for bindings that cannot be read."""
-    return Playing(preset.scene, preset.scene, name, read_bindings(preset.midi))
+    return Playing(preset.scene, preset.scene, name, _bindings(preset, name))
 
 
 def names(playing: Playing) -> tuple[str, ...]:
@@ -60,8 +61,15 @@ def names(playing: Playing) -> tuple[str, ...]:
     return (*scenes.names(playing.scene), *_OWN)
 
 
+def told(playing: Playing) -> dict[str, Value]:
+    """What some actions did last. No part of ``names``: to set it once more would do it once more."""
+    return {"preset/load": playing.preset, "learn": playing.learning}
+
+
 def get(playing: Playing, name: str) -> Value:
-    """Raises ControlError for a control that is not there, or is an action."""
+    """Raises ControlError for a control that is not there, or is an action that does not tell."""
+    if name in told(playing):
+        return told(playing)[name]
     return _OWN[name](playing) if name in _OWN else scenes.get(playing.scene, name)
 
 
@@ -78,14 +86,30 @@ def get_unit(playing: Playing, name: str) -> float:
 def put(playing: Playing, change: Change, now: float, load: Load) -> Playing:
     """What ``change`` makes of it; numbers beyond their range go as far as they can. Raises SepstreamError."""
     action = _ACTIONS.get(change.name)
-    if action is None:  # a hand on a control ends a glide: the hand is right
-        return replace(playing, scene=scenes.put(playing.scene, change, clamp=True), glide=None)
+    if action is None:
+        return _edited(playing, lambda scene: scenes.put(scene, change, clamp=True))
     value = find(change.name).accept(change.value, clamp=True, name=change.name)
     return action(playing, value, now, load)
 
 
 def put_region(playing: Playing, name: str, region: Region) -> Playing:
-    return replace(playing, scene=scenes.put_region(playing.scene, name, region), glide=None)
+    return _edited(playing, lambda scene: scenes.put_region(scene, name, region))
+
+
+def _edited(playing: Playing, edit: Callable[[Scene], Scene]) -> Playing:
+    """A hand on a control ends a glide, for the hand is right; amid a morph it moves the ends of it, too, or the next step
+    of the morph would take back what it did."""
+
+    def end(scene: Scene | None, moved: bool) -> Scene | None:
+        if scene is None or not moved:
+            return scene
+        try:
+            return edit(scene)
+        except SepstreamError:  # no such bus at this end
+            return scene
+
+    a, start = (end(scene, playing.morph < 1.0) for scene in (playing.a, playing.start))
+    return replace(playing, scene=edit(playing.scene), glide=None, a=a, start=start, b=end(playing.b, playing.morph > 0.0))
 
 
 def tick(playing: Playing, now: float) -> Playing:
@@ -98,8 +122,18 @@ def tick(playing: Playing, now: float) -> Playing:
 
 def _load(playing: Playing, name: Value, _now: float, load: Load) -> Playing:
     preset = load(str(name))
-    bindings = read_bindings(preset.midi) if preset.midi else playing.bindings  # a preset without any leaves them be
-    return replace(playing, scene=preset.scene, home=preset.scene, preset=str(name), bindings=bindings, glide=None)
+    bindings = _bindings(preset, str(name)) if preset.midi else playing.bindings  # a preset without any leaves them be
+    return replace(_at_rest(playing, preset.scene), home=preset.scene, preset=str(name), bindings=bindings)
+
+
+def _at_rest(playing: Playing, scene: Scene) -> Playing:
+    """``scene``, and no morph on the way: the next begins here."""
+    return replace(playing, scene=scene, glide=None, morph=0.0, start=None)
+
+
+def _bindings(preset: Preset, name: str) -> Bindings:
+    with about(f"preset '{name}': " if name else ""):
+        return read_bindings(preset.midi)
 
 
 def _end(side: str) -> Callable[[Playing, Value, float, Load], Playing]:
@@ -115,8 +149,9 @@ def _end(side: str) -> Callable[[Playing, Value, float, Load], Playing]:
 def _morph(playing: Playing, value: Value, _now: float, _load: Load) -> Playing:
     if playing.b is None:
         raise ControlError("morph: there is no B; set preset/b first")
-    a = playing.a or playing.scene
-    return replace(playing, a=a, morph=float(value), scene=scenes.morph(a, playing.b, float(value)), glide=None)  # type: ignore[arg-type]
+    start, share = playing.start or playing.scene, float(value)  # type: ignore[arg-type]
+    scene = scenes.morph(playing.a or start, playing.b, share)
+    return replace(playing, start=start, morph=share, scene=scene, glide=None)
 
 
 def _glide(playing: Playing, name: Value, now: float, load: Load) -> Playing:
@@ -124,7 +159,7 @@ def _glide(playing: Playing, name: Value, now: float, load: Load) -> Playing:
     if playing.seconds > 0:
         scenes.morph(playing.scene, end, 0.5)  # raises now, not on the way, when nobody is there to be told
     glide = Glide(playing.scene, end, now, playing.seconds)
-    return tick(replace(playing, home=end, preset=str(name), glide=glide), now)
+    return tick(replace(_at_rest(playing, playing.scene), home=end, preset=str(name), glide=glide), now)
 
 
 def _learn(playing: Playing, name: Value, _now: float, _load: Load) -> Playing:
@@ -134,7 +169,7 @@ def _learn(playing: Playing, name: Value, _now: float, _load: Load) -> Playing:
 
 
 def _panic(playing: Playing, value: Value, _now: float, _load: Load) -> Playing:
-    return replace(playing, scene=playing.home, glide=None) if value else playing
+    return _at_rest(playing, playing.home) if value else playing
 
 
 _OWN: dict[str, Callable[[Playing], Value]] = {

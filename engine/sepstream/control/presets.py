@@ -46,9 +46,9 @@ class Listed(NamedTuple):
 
 def load(preset: str | Path) -> Preset:
     """By name (the user's own before the shipped), or a TOML file by path. Raises ControlError."""
-    with _about(""):
+    with about(""):
         path = preset_path(preset)
-    with _about(f"preset '{path.stem}': "):
+    with about(f"preset '{path.stem}': "):
         return read(read_toml(path))
 
 
@@ -84,8 +84,8 @@ def _table(table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _about(what: str) -> Iterator[None]:
-    """Errors about ``what`` the file says."""
+def about(what: str) -> Iterator[None]:
+    """Puts ``what`` before the errors that a file or a name gives rise to; they are ControlErrors then."""
     try:
         yield
     except (ControlError, ExpressionError) as error:
@@ -101,7 +101,7 @@ def save(name: str, scene: Scene, midi: Mapping[str, Any] | None = None) -> Path
         raise ControlError(f"preset name {quoted(name)}; expected 1 to 64 letters, digits, _ and -")
     path = user_presets() / f"{name}.toml"
     text = dump(scene, midi)
-    with _about(f"preset '{name}' cannot be saved: "):
+    with about(f"preset '{name}' cannot be saved: "):
         if read(parse_toml(text.encode())).scene != scene:
             raise ControlError("its text does not read back as this scene; a bus whose select is shorter may help")
     try:

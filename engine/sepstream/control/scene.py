@@ -126,6 +126,8 @@ def _place(kind: str, of: str, known: tuple[str, ...]) -> str:
         return of
     if of.isdecimal() and 1 <= int(of) <= len(known):
         return known[int(of) - 1]
+    if not known:
+        raise ControlError(f"unknown {kind} {quoted(of)}; the scene has none")
     raise ControlError(f"unknown {kind} {quoted(of)}; {nearest(of, known)}, or a place from 1 to {len(known)}")
 
 
