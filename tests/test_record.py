@@ -35,11 +35,11 @@ class Stage:
         self.board = Board(folder / "board", create=True, record=CHANNELS)
         self.board.words[b.MODEL_HZ], self.board.words[b.INPUTS] = RATE, CHANNELS
         self.takes = folder / "takes"
-        self.names: dict[str, int] = {}
+        self.names: dict[str, int] | None = {}
         self.said: list[str] = []
         self.wanted = True
         self._used: set[int] = set()
-        self.recorder = Recorder(self.board, self.takes, lambda: dict(self.names), self.said.append, lambda: self.wanted)
+        self.recorder = Recorder(self.board, self.takes, lambda: self.names, self.said.append, lambda: self.wanted)
 
     @property
     def now(self) -> int:
@@ -187,6 +187,16 @@ def test_nothing_is_made_before_there_is_a_device(stage):
     stage.turns(0, 700)
     stage.end()
     same(stage.files()["input"], sound(0, 0, 700))
+
+
+def test_nothing_is_made_before_there_is_a_scene(stage):
+    stage.names = None
+    stage.turns(0, 500)
+    assert not stage.takes.exists() and not stage.said
+    stage.names = {"vox": 1}
+    stage.turns(0, 700, slots=(1,))
+    stage.end()
+    same(stage.files()["vox"], sound(1, 500, 700))
 
 
 def test_a_device_with_other_channels_begins_another_take(stage):

@@ -299,6 +299,8 @@ def _recorder(session: "Session") -> "Recorder | None":
     )
 
 
-def _heard(view: "View") -> dict[str, int]:
-    """The buses of the present scene, and their slots."""
+def _heard(view: "View") -> dict[str, int] | None:
+    """The buses of the present scene, and their slots; None before the control process has shown one."""
+    if view == type(view)():
+        return None
     return {bus: view.slots[bus] for bus in view.buses if bus in view.slots}

@@ -146,15 +146,16 @@ class Take:
 class Recorder:
     """Takes below ``folder``, one after the other, for as long as ``wanted()``.
 
-    ``names()`` tells the buses and their slots, ``say`` one line to the user; neither may raise. After trouble, nothing is
-    recorded until it is wanted anew. ``start`` and ``close`` are for the parent's thread, ``turn`` is what ours does.
+    ``names()`` tells the buses and their slots, None before there is a scene; ``say`` tells one line to the user; neither
+    may raise. After trouble, nothing is recorded until it is wanted anew. ``start`` and ``close`` are for the parent's
+    thread, ``turn`` is what ours does.
     """
 
     def __init__(
         self,
         board: Board,
         folder: Path,
-        names: Callable[[], Mapping[str, int]],
+        names: Callable[[], Mapping[str, int] | None],
         say: Callable[[str], None],
         wanted: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -196,7 +197,7 @@ class Recorder:
             elif self._take.shape != shape(self.board):  # another device: the rings are about to be laid out anew
                 self._close()
             else:
-                self._take.follow(before, self._names())
+                self._take.follow(before, self._names() or {})
                 self._complain(self._take)
         except SepstreamError as error:
             self._given_up = True
@@ -211,7 +212,7 @@ class Recorder:
             self.turn()
 
     def _begin(self) -> None:
-        if self._given_up or not all(shape(self.board)) or not self._names():  # no device yet, or no scene
+        if self._given_up or not all(shape(self.board)) or self._names() is None:  # no device yet, or no scene
             return
         self._take, self._complained = Take(self.board, self.folder), False
         self.board.words[RECORDING] = 1
@@ -220,7 +221,7 @@ class Recorder:
     def _finish(self) -> None:
         """The end as it should be: with the sound since the last turn."""
         if self._take is not None:
-            self._take.follow(self._seen, self._names())
+            self._take.follow(self._seen, self._names() or {})
             self._close()
 
     def _close(self, error: SepstreamError | None = None) -> None:
