@@ -33,7 +33,11 @@ def eval_main(argv: Sequence[str] | None = None) -> int:
     """``sep-eval``: 0 and a table (or JSON) on stdout, or 2 (130 after Ctrl-C) and one line on stderr."""
     parser = argparse.ArgumentParser(prog="sep-eval", description="SI-SDR of a model on fixed mixtures, as it is heard.")
     parser.add_argument("model", metavar="MODEL", help="a bundle (folder or name) or a checkpoint")
-    parser.add_argument("dataset", metavar="DATASET", help="folder with sounds in valid/CLASS, or: synthetic (needs no data)")
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="a data set (folder with sounds in valid/CLASS, tracks, shards, ...), or: synthetic (needs no data)",
+    )
     parser.add_argument("--mixtures", type=_count, default=60, metavar="N", help="how many mixtures of 10 s (default 60)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a Markdown table")
     return _guard("sep-eval", _evaluate, parser.parse_args(argv))

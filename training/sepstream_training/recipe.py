@@ -23,14 +23,25 @@ def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Where the sounds are. ``root`` is a folder, or ``synthetic`` for sources that need no data.
+    """Where the sounds are. ``root`` is a data set of some ``layout`` (a file of that name in ``data`` says what it is), or
+    ``synthetic`` for sources that need no data.
+
+    ``folders`` says what a class goes by there: a name (of a folder, a file, an instrument) or a list of names, and ``*`` for
+    whatever no other class goes by; without an entry it is the class's own. Of premixed data, the part ``as_is`` of the
+    training mixtures are tracks as they stand, the others are drawn from their stems at random; validation hears the tracks.
+    Of shards, each worker holds ``window`` units (clips, or pieces of tracks) to draw from.
 
     The generator's clips are made once, then cached: ``synthetic_clips`` of each class, for each split. Beside a
     folder's own sounds, a training clip is one of them with probability ``synthetic_share``.
     """
 
     root: str = "synthetic"
-    folders: Mapping[str, str] = field(default_factory=dict)  # class -> folder; a class without an entry is its own
+    layout: str = "auto"  # folders, manifest, stems, lsx, musdb18, slakh, shards; auto: as the data set looks
+    folders: Mapping[str, Any] = field(default_factory=dict)
+    tree: str = ""  # layout lsx: a TOML file that names the files of a track
+    channels: int = 1  # 2: stereo stays stereo; 1: the mean of the channels, panned when it is mixed
+    as_is: float = 0.0
+    window: int = 64
     licence: str = ""  # licences and attribution that the card of a model must carry
     workers: int = 1
     valid_mixtures: int = 24
@@ -40,10 +51,21 @@ class DataSpec:
     synthetic_engine: str = "auto"  # programs, numpy, or auto: programs where they are installed
 
     def __post_init__(self) -> None:
+        for leaf in self.folders:
+            _expect(bool(self.names(leaf)), f"data.folders.{leaf}", self.folders[leaf], "a name or a list of names")
+        _expect(self.channels in (1, 2), "data.channels", self.channels, "1 or 2")
+        _expect(0 <= self.as_is <= 1, "data.as_is", self.as_is, "0 to 1")
+        _expect(self.window >= 1, "data.window", self.window, "1 or more")
         _expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
         _expect(self.valid_mixtures >= 1, "data.valid_mixtures", self.valid_mixtures, "1 or more")
         _expect(0 <= self.synthetic_share <= 1, "data.synthetic_share", self.synthetic_share, "0 to 1")
         _expect(self.synthetic_clips >= 1, "data.synthetic_clips", self.synthetic_clips, "1 or more")
+
+    def names(self, leaf: str) -> list[str]:
+        """What a class goes by in the data set; nothing where ``folders`` says something that is no name."""
+        named = self.folders.get(leaf, leaf)
+        names = named if isinstance(named, list) else [named]
+        return names if all(isinstance(name, str) and name for name in names) else []
 
 
 @dataclass(frozen=True)

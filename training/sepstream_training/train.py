@@ -13,8 +13,7 @@ from torch import Tensor
 from sepstream.errors import DataError
 
 from .callbacks import LastCheckpoint, Progress, Report, StopOnSignal, Stopped, quiet_lightning
-from .data.library import Library, blend, generate_library, load_library
-from .data.loader import training_batches, validation_batches
+from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .losses import Scene, class_log_masks, make_scene, mask_loss, sdr_loss
 from .models import StreamingNetwork, build
 from .recipe import Recipe, recipe_from_tree, recipe_to_tree
@@ -107,7 +106,7 @@ def train(recipe: Recipe, out: Path, resume: Path | None = None, progress: bool 
     module = Separation(recipe)
     if resume:
         _load(module, resume)
-    train_sounds, valid_sounds = sounds(recipe, "train"), sounds(recipe, "valid")
+    train_sounds, valid_sounds = training_sounds(recipe), sounds(recipe, "valid")
     with quiet_lightning(), suppress(Stopped):
         trainer = _trainer(recipe, last, seen, progress)
         trainer.fit(
@@ -150,21 +149,6 @@ def _trainer(recipe: Recipe, last: Path, seen: int, progress: bool) -> L.Trainer
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
-
-
-def sounds(recipe: Recipe, split: str) -> Library:
-    """The clips of ``split`` that the recipe names. Raises DataError like ``load_library`` and ``generate_library``."""
-    spec, rate_hz = recipe.data, recipe.training_rate_hz
-
-    def generated() -> Library:
-        count, seconds, engine = spec.synthetic_clips, spec.synthetic_seconds, spec.synthetic_engine
-        return generate_library(recipe.leaves, split, rate_hz, count=count, seconds=seconds, engine=engine)
-
-    if spec.root == "synthetic":
-        return generated()
-    folders = {leaf: spec.folders.get(leaf, leaf) for leaf in recipe.leaves}
-    own = load_library(Path(spec.root).expanduser(), split, folders, rate_hz)
-    return blend(own, generated(), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
 
 
 def load_network(checkpoint: Path) -> tuple[Recipe, StreamingNetwork]:

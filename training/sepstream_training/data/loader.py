@@ -1,32 +1,116 @@
-"""Numbered mixtures in batches: endless for training, a fixed few for validation.
+"""Mixtures in batches: endless for training, a fixed few for validation.
 
-Mixture n depends on the recipe's seed and on n alone, so neither the number of workers nor a restart changes what
-is heard when.
+Of data that is read like files, mixture n depends on the recipe's seed and on n alone, so neither the number of workers
+nor a restart changes what is heard when. What holds for shards, is in ``stream``.
 """
 
 import itertools
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+
+from sepstream.errors import DataError
 
 from ..recipe import Recipe
-from .library import Library
-from .mixing import draw_mixture
+from .layouts import layout_of, read_library, wanted_by
+from .library import Library, Track, blend, generate_library
+from .mixing import draw_excerpt, draw_mixture
+from .stream import Stream, open_stream
+
+Sounds = Library | Stream
+
+
+def training_sounds(recipe: Recipe) -> Sounds:
+    """What training draws from: shards are streamed, anything else is read. Raises DataError like ``sounds``."""
+    spec = recipe.data
+    if spec.root == "synthetic" or layout_of(wanted_by(recipe, "train"), spec.layout) != "shards":
+        return sounds(recipe, "train")
+    stream = open_stream(wanted_by(recipe, "train"), recipe.training_rate_hz, spec.channels, recipe.seed)
+    share = spec.synthetic_share
+    return replace(stream, beside=_generated(recipe, "train"), share=share) if share else stream
+
+
+def sounds(recipe: Recipe, split: str) -> Library:
+    """All clips of ``split`` that the recipe names, in the cache.
+
+    Raises DataError like ``read_library`` and ``generate_library``, and where tracks are asked for that are not there.
+    """
+    spec = recipe.data
+    if spec.root == "synthetic":
+        return _generated(recipe, split)
+    own = read_library(wanted_by(recipe, split), recipe.training_rate_hz, layout=spec.layout, channels=spec.channels)
+    if spec.as_is and not own.tracks:
+        raise DataError(f"data.as_is is {spec.as_is:g}, but '{spec.root}' holds no tracks; expected 0, or another data.layout")
+    return blend(own, _generated(recipe, split), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
+
+
+def _generated(recipe: Recipe, split: str) -> Library:
+    spec = recipe.data
+    count, seconds, engine = spec.synthetic_clips, spec.synthetic_seconds, spec.synthetic_engine
+    return generate_library(recipe.leaves, split, recipe.training_rate_hz, count=count, seconds=seconds, engine=engine)
 
 
 class Mixtures(Dataset[torch.Tensor]):
-    """Number -> (leaves, 2, samples) float32 stems of ``split``."""
+    """Number -> (leaves, 2, samples) float32 stems of ``split``.
+
+    Training mixtures are drawn at random, or (with probability ``data.as_is``) are excerpts of the data set's own tracks, each
+    track in its turn; validation is of those tracks alone where there are any.
+    """
 
     def __init__(self, library: Library, recipe: Recipe, split: str) -> None:
         self.library, self.recipe, self.split = library, recipe, split
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        recipe = self.recipe
+        recipe, tracks = self.recipe, self.library.tracks
         rng = np.random.default_rng([recipe.seed, self.split == "valid", number])
-        return torch.from_numpy(draw_mixture(self.library, recipe.classes, recipe.mix, recipe.training_rate_hz, rng))
+        if tracks and (self.split == "valid" or rng.random() < recipe.data.as_is):
+            epoch, place = divmod(number, len(tracks))
+            return excerpt(tracks[_order(len(tracks), recipe.seed, epoch)[place]], recipe, rng)
+        return mixture(self.library, recipe, rng)
+
+
+@lru_cache(maxsize=8)
+def _order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(count)
+
+
+def mixture(library: Library, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+    return torch.from_numpy(draw_mixture(library, recipe.classes, recipe.mix, recipe.training_rate_hz, rng))
+
+
+def excerpt(track: Track, recipe: Recipe, rng: np.random.Generator) -> torch.Tensor:
+    return torch.from_numpy(draw_excerpt(track, recipe.leaves, round(recipe.mix.seconds * recipe.training_rate_hz), rng))
+
+
+class StreamedMixtures(IterableDataset[torch.Tensor]):
+    """(leaves, 2, samples) float32 stems for ever, from where ``batches_done`` batches of this rank have left off.
+
+    Mixture n of a reader is drawn from its window n; as it is, it is of the track that leaves the window, so each track
+    comes once an epoch.
+    """
+
+    def __init__(self, stream: Stream, recipe: Recipe, batches_done: int) -> None:
+        self.stream, self.recipe, self.batches_done = stream, recipe, batches_done
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        from webdataset.utils import pytorch_worker_info  # noqa: PLC0415 - only shards need it
+
+        recipe = self.recipe
+        rank, ranks, worker, workers = pytorch_worker_info()
+        turn = (self.batches_done + worker) % workers  # workers take turns, and the first is asked for the next batch
+        done = (self.batches_done - turn + workers - 1) // workers * recipe.train.batch
+        reader = rank * workers + turn
+        windows = self.stream.windows(reader, ranks * workers, done, recipe.data.window)
+        for number, (library, leaving) in enumerate(windows, done):
+            rng = np.random.default_rng([recipe.seed, 2, reader, number])
+            as_is = leaving is not None and rng.random() < recipe.data.as_is
+            yield excerpt(leaving, recipe, rng) if as_is and leaving else mixture(library, recipe, rng)
 
 
 class From(Sampler[int]):
@@ -39,12 +123,13 @@ class From(Sampler[int]):
         return itertools.count(self.first)
 
 
-def training_batches(library: Library, recipe: Recipe, steps_done: int) -> DataLoader[torch.Tensor]:
+def training_batches(sounds: Sounds, recipe: Recipe, steps_done: int) -> DataLoader[torch.Tensor]:
     """(batch, leaves, 2, samples) for ever, from where ``steps_done`` steps have left off."""
+    batch, streamed = recipe.train.batch, isinstance(sounds, Stream)
     return DataLoader(
-        Mixtures(library, recipe, "train"),
-        batch_size=recipe.train.batch,
-        sampler=From(steps_done * recipe.train.batch),
+        StreamedMixtures(sounds, recipe, steps_done) if isinstance(sounds, Stream) else Mixtures(sounds, recipe, "train"),
+        batch_size=batch,
+        sampler=None if streamed else From(steps_done * batch),
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         worker_init_fn=_leave_ctrl_c_to_the_main_process,
