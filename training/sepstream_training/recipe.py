@@ -10,6 +10,7 @@ import yaml
 from sepstream.contract import StftSpec, geometry
 from sepstream.errors import DataError, nearest
 
+from .data.lsx import read_tree
 from .data.mixing import MixSpec
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -186,7 +187,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise DataError(f"recipe '{path}' holds {tree!r}; expected keys and values")
     for override in overrides:
         _set(tree, override)
-    return recipe_from_tree(tree)
+    return recipe_from_tree(_with_classes(tree))
 
 
 def recipe_from_tree(tree: Mapping[str, Any]) -> Recipe:
@@ -203,6 +204,13 @@ def recipe_to_tree(recipe: Recipe) -> dict[str, Any]:
 def recipe_to_yaml(recipe: Recipe) -> str:
     """The text that ``load_recipe`` reads, every default written out."""
     return str(yaml.safe_dump(recipe_to_tree(recipe), sort_keys=False, default_flow_style=None, width=100))
+
+
+def _with_classes(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that has no classes of its own takes those of the class tree that its data names."""
+    data = tree.get("data")
+    named = data.get("tree") if isinstance(data, Mapping) else None
+    return {**tree, "classes": read_tree(Path(named).expanduser()).families} if named and "classes" not in tree else tree
 
 
 def _find(name_or_path: str) -> Path:

@@ -146,7 +146,8 @@ def _streamed(shard: Path) -> Iterator[Member]:
     with _named(shard), shard.open("rb") as file:
         files = ({**member, "__url__": str(shard)} for member in tar_file_iterator(file))
         for sample in group_by_keys(files, keys=_key_and_suffix):
-            yield _member(shard, sample["__key__"], sample, lambda data: data)
+            by_suffix = {suffix: data for suffix, data in sample.items() if not suffix.startswith("__")}
+            yield _member(shard, sample["__key__"], by_suffix, lambda data: data)
 
 
 def _key_and_suffix(name: str) -> tuple[str, str]:

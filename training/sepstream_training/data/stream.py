@@ -69,12 +69,17 @@ class Stream:
             )
         count = cache(self._count)  # counted once, and only what is skipped
         for epoch in itertools.count():
-            for number in np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))[reader::readers].tolist():
+            for number in self.order(epoch, reader, readers):
                 if skip and skip >= count(number):
                     skip -= count(number)
                 else:
                     yield from map(self._decoded, itertools.islice(self._shuffled(epoch, number), skip, None))
                     skip = 0
+
+    def order(self, epoch: int, reader: int, readers: int) -> list[int]:
+        """Places in ``shards``: what a reader reads in an epoch."""
+        order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards)).tolist()
+        return order[reader::readers]
 
     def _count(self, number: int) -> int:
         return sum(1 for _ in listed_units(self.shards[number], self.wanted))
