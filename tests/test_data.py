@@ -3,6 +3,7 @@
 import itertools
 import json
 import shutil
+import subprocess
 import sys
 import zlib
 from collections import Counter
@@ -17,7 +18,7 @@ import pytest
 import soundfile
 import torch
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -29,7 +30,7 @@ from sepstream_training.cli import train_main
 from sepstream_training.data import shards
 from sepstream_training.data.entries import MIX, Wanted
 from sepstream_training.data.layouts import LAYOUTS, has_split, layout_of, read_library, wanted_by
-from sepstream_training.data.library import Clip, Held, Library, Named, gathered
+from sepstream_training.data.library import Clip, Held, Library, Named, Track, gathered
 from sepstream_training.data.loader import Mixtures, StreamedMixtures, sounds, training_batches, training_sounds
 from sepstream_training.data.mixing import MixSpec, draw_mixture, hear
 from sepstream_training.data.shards import convert, write_shards
@@ -175,7 +176,7 @@ def families_of(name: str) -> dict[str, list[str]]:
 
 
 def recipe(root: Path, *overrides: str, families: dict[str, list[str]] = FAMILIES) -> Recipe:
-    small = ["train.batch=2", "mix.seconds=0.25", "data.channels=2", "data.window=4", "data.valid_mixtures=4"]
+    small = ["train.batch=2", "mix.seconds=0.25", "data.channels=2", "data.window=4", "data.draws=3", "data.valid_mixtures=4"]
     return load_recipe("tiny", [f"data.root={json.dumps(str(root))}", f"classes={json.dumps(families)}", *small, *overrides])
 
 
@@ -271,30 +272,39 @@ def test_validation_of_musdb_is_what_the_package_names(copies: dict[str, Path]) 
 
 
 @pytest.mark.skipif(not (shutil.which("ffmpeg") and shutil.which("ffprobe")), reason="stem files need ffmpeg and ffprobe")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_stem_files_of_musdb_hold_the_sources_in_their_streams(tmp_path: Path) -> None:
-    import stempeg  # noqa: PLC0415 - cannot be imported without ffmpeg
-
-    rate_hz, pitches_hz = 44100, {"mixture": 0, "drums": 300, "bass": 600, "other": 1200, "vocals": 2400}
-    time_s = np.arange(rate_hz) / rate_hz
-    tones = {name: 0.1 * np.sin(2 * np.pi * hz * time_s) for name, hz in pitches_hz.items()}
-    tones["mixture"] = np.sum(list(tones.values()), axis=0)
-    audio = np.stack([np.stack([tone, tone], axis=1) for tone in tones.values()])
-    for subset, name in (("train", "A - One"), ("test", "C - Three")):
-        (tmp_path / subset).mkdir()
-        path = tmp_path / subset / f"{name}.stem.mp4"
-        stempeg.write_stems(str(path), audio, rate_hz, writer=stempeg.StreamsWriter())
-    found = read_library(wanted(tmp_path, "musdb18"), rate_hz, channels=2)
+    pitches_hz = {"mixture": 200, "drums": 300, "bass": 600, "other": 1200, "vocals": 2400}
+    tones = [
+        part for hz in pitches_hz.values() for part in ("-f", "lavfi", "-i", f"sine=frequency={hz}:sample_rate=44100:duration=1")
+    ]
+    streams = [part for n in range(len(pitches_hz)) for part in ("-map", f"{n}:a")]
+    path = tmp_path / "train" / "A - One.stem.mp4"
+    path.parent.mkdir()
+    subprocess.run(["ffmpeg", "-v", "error", *tones, *streams, "-c:a", "aac", "-ac", "2", str(path)], check=True)
+    found = read_library(wanted(tmp_path, "musdb18"), 44100, channels=2)
     for leaf in ("drums", "bass", "other", "vocals"):
         (clip,) = found[leaf]
+        assert clip.samples.shape[1] == 2
         spectrum = np.abs(np.fft.rfft(clip.samples[:, 0] * np.hanning(len(clip.samples))))
-        assert spectrum.argmax() * rate_hz / len(clip.samples) == pytest.approx(pitches_hz[leaf], abs=2)
+        assert spectrum.argmax() * 44100 / len(clip.samples) == pytest.approx(pitches_hz[leaf], abs=2)
+    assert list(found.tracks[0].sums) == [MIX]
+
+
+def test_stem_files_without_ffmpeg_are_an_error_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train/A - One.stem.mp4").write_bytes(b"a film")
+    for module in [name for name in sys.modules if name.partition(".")[0] == "stempeg"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(DataError, match=r"A - One.stem.mp4' needs the package musdb and the program ffmpeg; install them"):
+        read_library(wanted(tmp_path, "musdb18"), RATE_HZ)
 
 
 # ---- tracks as they are -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", (*PREMIXED, "shards"))
+@settings(max_examples=12)
 @given(start=st.integers(-RATE_HZ, RATE_HZ), length=st.integers(1, RATE_HZ))
 def test_the_sources_of_a_track_add_up_to_its_mix_and_its_parents(
     copies: dict[str, Path], name: str, start: int, length: int
@@ -353,12 +363,11 @@ def test_validation_hears_every_track_as_it_is(copies: dict[str, Path], name: st
         assert {next(t.name for t in found.tracks if holds(t, spec, part)) for part in parts} == {t.name for t in found.tracks}
 
 
-def holds(track: object, spec: Recipe, part: F32) -> bool:
+def holds(track: Track, spec: Recipe, part: F32) -> bool:
     """Whether ``part`` is a stretch of the track, to the sample."""
-    whole = hear(track, spec.classes, 0, track.length).leaves  # type: ignore[attr-defined]
+    whole = hear(track, spec.classes, 0, track.length).leaves
     length = part.shape[2]
-    first = part[:, 0, 0]
-    starts = np.flatnonzero(np.all(whole[:, 0, : whole.shape[2] - length + 1] == first[:, None], axis=0))
+    starts = np.flatnonzero(np.all(whole[:, 0, : whole.shape[2] - length + 1] == part[:, 0, :1], axis=0))
     return any(np.array_equal(whole[:, :, start : start + length], part) for start in starts)
 
 
@@ -367,8 +376,8 @@ def test_training_hears_tracks_as_they_are_as_often_as_asked(copies: dict[str, P
     spec = recipe(copies["lsx"], f"data.as_is={as_is}")
     found = sounds(spec, "train")
     mixtures = Mixtures(found, spec, "train")
-    own = [any(holds(track, spec, mixtures[n].numpy()) for track in found.tracks) for n in range(60)]
-    assert np.mean(own) == pytest.approx(as_is, abs=0.2 if as_is == 0.5 else 0)
+    own = [any(holds(track, spec, mixtures[n].numpy()) for track in found.tracks) for n in range(24)]
+    assert np.mean(own) == pytest.approx(as_is, abs=0.25 if as_is == 0.5 else 0)
 
 
 # ---- stereo -----------------------------------------------------------------------------------------------------------
@@ -403,6 +412,7 @@ def test_unpanned_mixtures_hold_the_middle_of_stereo_clips() -> None:
     assert stems.any(axis=(1, 2)).all()
 
 
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), stereo=st.floats(0, 1))
 def test_mono_and_stereo_clips_are_mixed_at_the_level_asked_for(seed: int, stereo: float) -> None:
     spec = MixSpec(seconds=0.25, second_voice=1.0, stereo=stereo, mix_low_db=-20, mix_high_db=-20)
@@ -515,7 +525,13 @@ def test_readers_together_see_every_clip_once_an_epoch(copies: dict[str, Path], 
     spec = recipe(copies["shards"])
     stream = training_sounds(spec)
     assert isinstance(stream, Stream)
-    everything = [key for shard in stream.shards for unit in shards.listed_units(shard, stream.wanted) for _, (key, *_) in unit]
+    everything = [
+        key
+        for shard in stream.shards
+        for unit in shards.listed_units(shard, stream.wanted)
+        for name, (key, *_) in unit
+        if name in LEAVES
+    ]
     readers = ranks * workers
     seen: list[Counter[str]] = [Counter(), Counter()]
     for reader in range(readers):
@@ -540,7 +556,7 @@ def test_a_stream_goes_on_after_what_was_read(copies: dict[str, Path], skip: int
 
 
 def test_ranks_hear_different_mixtures_and_each_track_once(copies: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = recipe(copies["shards"], "data.as_is=1", "mix.seconds=0.5")
+    spec = recipe(copies["shards"], "data.as_is=1", "mix.seconds=0.5", "data.draws=1")
     heard = []
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
@@ -577,7 +593,7 @@ def test_shards_of_others_need_a_sound_and_its_class(tmp_path: Path) -> None:
 
 
 def test_generated_clips_join_a_stream(copies: dict[str, Path]) -> None:
-    spec = recipe(copies["shards"], "data.synthetic_share=1", "data.synthetic_seconds=1")
+    spec = recipe(copies["shards"], "data.synthetic_share=1", "data.synthetic_seconds=1", "data.synthetic_clips=1")
     stream = training_sounds(spec)
     assert isinstance(stream, Stream)
     window = next(stream.windows(0, 1, 0, 2))
@@ -767,6 +783,7 @@ def test_a_class_that_is_in_no_shard_is_named_before_training(copies: dict[str, 
         (["data.layout=shard"], "data.layout 'shard' is unknown; did you mean 'shards'?"),
         (["data.channels=3"], "'data.channels' is 3; expected 1 or 2"),
         (["data.as_is=2"], "'data.as_is' is 2.0; expected 0 to 1"),
+        (["data.draws=0"], "'data.draws' is 0; expected 1 or more"),
         (["data.window=0"], "'data.window' is 0; expected 1 or more"),
         (["data.folders={bass: 3}"], "'data.folders.bass' is 3; expected a name or a list of names"),
         (["data.as_is=0.5"], "data.as_is is 0.5, but .* holds no tracks"),

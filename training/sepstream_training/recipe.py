@@ -30,7 +30,8 @@ class DataSpec:
     ``folders`` says what a class goes by there: a name (of a folder, a file, an instrument) or a list of names, and ``*`` for
     whatever no other class goes by; without an entry it is the class's own. Of premixed data, the part ``as_is`` of the
     training mixtures are tracks as they stand, the others are drawn from their stems at random; validation hears the tracks.
-    Of shards, each worker holds ``window`` units (clips, or pieces of tracks) to draw from.
+    Of shards, each worker holds ``window`` units (clips, or pieces of tracks) to draw from, and after ``draws`` mixtures takes
+    the next one for the oldest.
 
     The generator's clips are made once, then cached: ``synthetic_clips`` of each class, for each split. Beside a
     folder's own sounds, a training clip is one of them with probability ``synthetic_share``.
@@ -43,6 +44,7 @@ class DataSpec:
     channels: int = 1  # 2: stereo stays stereo; 1: the mean of the channels, panned when it is mixed
     as_is: float = 0.0
     window: int = 64
+    draws: int = 4
     licence: str = ""  # licences and attribution that the card of a model must carry
     workers: int = 1
     valid_mixtures: int = 24
@@ -57,6 +59,7 @@ class DataSpec:
         _expect(self.channels in (1, 2), "data.channels", self.channels, "1 or 2")
         _expect(0 <= self.as_is <= 1, "data.as_is", self.as_is, "0 to 1")
         _expect(self.window >= 1, "data.window", self.window, "1 or more")
+        _expect(self.draws >= 1, "data.draws", self.draws, "1 or more")
         _expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
         _expect(self.valid_mixtures >= 1, "data.valid_mixtures", self.valid_mixtures, "1 or more")
         _expect(0 <= self.synthetic_share <= 1, "data.synthetic_share", self.synthetic_share, "0 to 1")

@@ -91,8 +91,8 @@ def excerpt(track: Track, recipe: Recipe, rng: np.random.Generator) -> torch.Ten
 class StreamedMixtures(IterableDataset[torch.Tensor]):
     """(leaves, 2, samples) float32 stems for ever, from where ``batches_done`` batches of this rank have left off.
 
-    Mixture n of a reader is drawn from its window n; as it is, it is of the track that leaves the window, so each track
-    comes once an epoch.
+    ``data.draws`` mixtures are drawn from each window; as they are, they are of the track that leaves it, so each track has its
+    turn once an epoch.
     """
 
     def __init__(self, stream: Stream, recipe: Recipe, batches_done: int) -> None:
@@ -106,11 +106,13 @@ class StreamedMixtures(IterableDataset[torch.Tensor]):
         turn = (self.batches_done + worker) % workers  # workers take turns, and the first is asked for the next batch
         done = (self.batches_done - turn + workers - 1) // workers * recipe.train.batch
         reader = rank * workers + turn
-        windows = self.stream.windows(reader, ranks * workers, done, recipe.data.window)
-        for number, (library, leaving) in enumerate(windows, done):
+        draws = recipe.data.draws
+        windows = self.stream.windows(reader, ranks * workers, done // draws, recipe.data.window)
+        several = itertools.chain.from_iterable(itertools.repeat(window, draws) for window in windows)
+        for number, (library, leaving) in enumerate(itertools.islice(several, done % draws, None), done):
             rng = np.random.default_rng([recipe.seed, 2, reader, number])
             as_is = leaving is not None and rng.random() < recipe.data.as_is
-            yield excerpt(leaving, recipe, rng) if as_is and leaving else mixture(library, recipe, rng)
+            yield excerpt(leaving, recipe, rng) if leaving and as_is else mixture(library, recipe, rng)
 
 
 class From(Sampler[int]):

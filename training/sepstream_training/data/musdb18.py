@@ -75,10 +75,8 @@ def _stream_entry(leaf: str, track: Path, stream: int) -> Entry:
 def _read_stream(track: Path, stream: int) -> Sound:
     try:
         from stempeg import read_stems  # noqa: PLC0415 - what musdb reads with; looks for ffmpeg at once
-    except (ModuleNotFoundError, RuntimeError) as error:
-        raise DataError(
-            f"'{track}' needs the package musdb and the program ffmpeg ({error}); install them, or use MUSDB18-HQ"
-        ) from None
+    except (ModuleNotFoundError, RuntimeError):
+        raise DataError(f"'{track}' needs the package musdb and the program ffmpeg; install them, or use MUSDB18-HQ") from None
     try:
         samples, rate_hz = read_stems(str(track), stem_id=stream, dtype=np.float32)
     except Exception as error:  # whatever the program says of a broken file

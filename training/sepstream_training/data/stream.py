@@ -91,7 +91,8 @@ class Stream:
             yield from (block[i] for i in rng.permutation(len(block)))
 
     def _decoded(self, unit: Unit) -> list[Named]:
-        return [Named(name, self._held(*member), member.meta.track) for name, member in unit]
+        """Without a track's own sums: training adds its leaves up."""
+        return [Named(name, self._held(*member), member.meta.track) for name, member in unit if name in self.wanted.names]
 
     def _held(self, key: str, meta: Meta, data: bytes) -> Held:
         try:
