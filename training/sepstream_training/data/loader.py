@@ -4,15 +4,14 @@ Mixture n depends on the recipe's seed and on n alone, so neither the number of 
 is heard when.
 """
 
-import itertools
 import signal
-from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from ..recipe import Recipe
+from ..share import Share
 from .library import Library
 from .mixing import draw_mixture
 
@@ -29,32 +28,22 @@ class Mixtures(Dataset[torch.Tensor]):
         return torch.from_numpy(draw_mixture(self.library, recipe.classes, recipe.mix, recipe.training_rate_hz, rng))
 
 
-class From(Sampler[int]):
-    """first, first + 1, ... for ever."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first)
-
-
-def training_batches(library: Library, recipe: Recipe, steps_done: int) -> DataLoader[torch.Tensor]:
-    """(batch, leaves, 2, samples) for ever, from where ``steps_done`` steps have left off."""
+def training_batches(library: Library, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
+    """(batch, leaves, 2, samples) for ever: the mixtures of ``share``, in order."""
     return DataLoader(
         Mixtures(library, recipe, "train"),
         batch_size=recipe.train.batch,
-        sampler=From(steps_done * recipe.train.batch),
+        sampler=share,
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         worker_init_fn=_leave_ctrl_c_to_the_main_process,
     )
 
 
-def validation_batches(library: Library, recipe: Recipe) -> DataLoader[torch.Tensor]:
-    """The same mixtures in every run of the same recipe."""
+def validation_batches(library: Library, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
+    """The same mixtures in every run of the same recipe, dealt out to the processes."""
     return DataLoader(
-        Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=range(recipe.data.valid_mixtures)
+        Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=share.of(recipe.data.valid_mixtures)
     )
 
 
