@@ -28,6 +28,8 @@ MEANT = (
     "Experiment logs directory .* exists and is not empty",  # the same steps once more: their log is written anew
     ".*does not have many workers",  # data.workers says how many
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r"torch\.distributed\.nn\.functional\..* is deprecated",  # and this
+    "`broadcast_buffers` is deprecated",  # what replaces it came with torch 2.13
 )
 
 
@@ -190,13 +192,15 @@ class Report(L.Callback):
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Without Lightning's tips and hardware report, and without the warnings whose causes are known and meant."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
             for message in MEANT:
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -90,7 +90,8 @@ def obey_parent() -> None:
     """Where a parent started this process: stop politely when it says so or is gone, and at once if that takes too long."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()  # until the parent's end of the pipe is closed
+        while os.read(0, 1):  # until the parent's end of the pipe is closed; sys.stdin would be locked at the end
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(GRACE_S)
         os._exit(FAILED)

@@ -107,14 +107,15 @@ class Separation(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, *_: Any, **__: Any) -> None:
         """Clip, and stop here if there is no number: the weights are still those of the last good step."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        gathered: Any = self.all_gather(torch.stack(self.step_losses))
-        losses = gathered.view(-1, len(self.step_losses))  # (processes, batches)
+        losses = torch.stack(self.step_losses)
         self.step_losses.clear()
         if not torch.isfinite(norm):
             self._explain(float(norm), losses)
 
-    def _explain(self, norm: float, losses: Tensor) -> None:
+    def _explain(self, norm: float, own_losses: Tensor) -> None:
         """Raise Diverged with the numbers of the mixtures; a gradient that 16 bits cannot hold is left to the scaler."""
+        gathered: Any = self.all_gather(own_losses)
+        losses = gathered.view(-1, len(own_losses))  # (processes, batches)
         bad = (~torch.isfinite(losses)).nonzero().tolist()
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         if scaler and not bad and scaler.get_scale() > 1:
