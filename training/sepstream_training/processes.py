@@ -26,6 +26,7 @@ from sepstream.errors import DataError
 FAILED, INTERRUPTED = 2, 130  # exit statuses; 130 is what shells report for Ctrl-C
 STARTED_BY_US = "SEPSTREAM_ERRORS"  # in the environment of a process: the folder that its last words go to
 POLL_S = 0.1
+COMMAND = [sys.executable, "-m", f"{__package__}.cli"]
 GRACE_S = 20.0  # for the others to end by themselves, once one has ended before its time
 
 
@@ -72,6 +73,8 @@ def run(arguments: Sequence[str], machines: Machines) -> int:
             for local in range(machines.devices):
                 children.append(_start(arguments, {**place, **_numbers(machines, local), STARTED_BY_US: words}))
             failed = _watch(children)
+        for child in children:
+            child.communicate()  # closes the pipe
         if failed is not None:
             print(f"sep-train: {_last_words(Path(words), children, failed, machines)}", file=sys.stderr)
             return FAILED
@@ -123,12 +126,11 @@ def _numbers(machines: Machines, local: int) -> Mapping[str, str]:
 def _start(arguments: Sequence[str], settings: Mapping[str, str]) -> Child:
     """In a session of its own: a terminal's Ctrl-C reaches the parent alone, and each child once."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **settings}
-    command = [sys.executable, "-m", f"{__package__}.cli", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, start_new_session=True)
+    return subprocess.Popen([*COMMAND, *arguments], stdin=subprocess.PIPE, env=environment, start_new_session=True)
 
 
 def _watch(children: Sequence[Child]) -> int | None:
-    """Wait for all; once one has ended before its time, not for long -> the first that failed."""
+    """Wait for all; once one has ended before its time, not for long -> the first that failed by itself."""
     failed, since = None, math.inf
     while any(child.poll() is None for child in children):
         failed = _failed(children) if failed is None else failed
@@ -136,6 +138,7 @@ def _watch(children: Sequence[Child]) -> int | None:
         if time.monotonic() - since > GRACE_S:
             for child in children:
                 child.kill()
+            return failed
         time.sleep(POLL_S)
     return _failed(children) if failed is None else failed
 
