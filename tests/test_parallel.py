@@ -26,7 +26,14 @@ from sepstream_training.share import Share
 from test_train import log, one_line, read, run
 
 HERE = Path(__file__).parent
-SMALL = ["data.synthetic_seconds=2", "data.valid_mixtures=3", "mix.seconds=0.5", "train.threads=1", "train.ema=0.5"]
+SMALL = [
+    "data.synthetic_seconds=2",
+    "data.valid_mixtures=3",
+    "mix.seconds=0.5",
+    "train.threads=1",
+    "train.ema=0.5",
+    "train.views=1",
+]
 CPU = ["--accelerator", "cpu"]
 
 # ---- who hears what ---------------------------------------------------------------------------------------------------

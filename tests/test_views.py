@@ -23,7 +23,7 @@ from sepstream_training.recipe import load_recipe
 from sepstream_training.train import Separation, load_network, sounds
 from test_train import SHORT, log, run
 
-TINY = [*SHORT, "data.valid_mixtures=3"]
+TINY = [*SHORT, "data.valid_mixtures=3", "train.views=2"]
 
 
 @pytest.fixture(scope="module")

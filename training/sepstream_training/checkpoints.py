@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ def _fill(module: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> No
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()  # the first says only that there are errors
+        reason = shorten(str(error).splitlines()[1], 200)  # the first says only that there are errors
         raise DataError(
             f"checkpoint '{checkpoint}' is another network's ({reason}); use the recipe it was trained with"
         ) from None

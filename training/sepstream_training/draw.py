@@ -19,6 +19,7 @@ GROUND, INK = "#111318", "#e8e8e8"
 FLOOR_DB, CEILING_DB = -90.0, -10.0  # of a spectrogram, re full scale
 GAP = 14  # pixels above a panel, for its title
 SIDE = 480  # pixels of the disk's picture
+DOT = 2  # pixels of a point, each way
 REACH = 1.08  # what it shows, in units of the rim
 
 
@@ -68,19 +69,29 @@ def disk(
     for label in np.unique(labels):
         cloud = _cloud(points[labels == label] / reach, weights[labels == label])
         picture += cloud[..., None] * (rgb(colour(first + int(label))) - picture)
-    x, y = np.meshgrid(*[(np.arange(SIDE) + 0.5) * (2 * reach / SIDE) - reach] * 2)
-    y, pixel = -y, 2 * reach / SIDE
+    pixel = 2 * reach / SIDE
+    x = (np.arange(SIDE, dtype=np.float32) + 0.5) * pixel - reach
+    y = -x[:, None]
     square = x * x + y * y
     inside = square < 1 if curvature else np.ones_like(square, bool)
     for index, (time, *normal) in enumerate(vectors):
-        # <X, w> = 0 times 1 - |x|^2 on the disk (engine: disk.geodesic), and as it stands in the plane
-        form = time * (1 + square if curvature else 1) + (2 if curvature else 1) * (normal[0] * x + normal[1] * y)
-        slope = np.hypot(*(np.gradient(form, pixel, axis=axis) for axis in (0, 1)))
-        line = (np.abs(form) < (0.6 if index < first else 0.35) * pixel * slope) & inside
-        picture[line] = rgb(colour(index))
+        form, slope = _line(time, normal, x, y) if curvature else _straight(time, normal, x, y)
+        picture[(np.abs(form) < (0.8 if index < first else 0.5) * pixel * slope) & inside] = rgb(colour(index))
     if curvature:
         picture[np.abs(np.sqrt(square) - 1) < 0.7 * pixel] = rgb(INK)
     return _legend(picture.astype(np.uint8), names)
+
+
+def _line(time: float, normal: Sequence[float], x: F32, y: F32) -> tuple[F32, F32]:
+    """<X, w> (1 - |p|^2) at the disk's points p, w0 (1 + |p|^2) + 2 <w, p> (engine: disk.geodesic), and its slope."""
+    a, b = normal
+    return time * (1 + x * x + y * y) + 2 * (a * x + b * y), 2 * np.hypot(time * x + a, time * y + b)
+
+
+def _straight(time: float, normal: Sequence[float], x: F32, y: F32) -> tuple[F32, F32]:
+    """<X, w> at the points of the plane, and its slope."""
+    a, b = normal
+    return time + a * x + b * y, np.asarray(math.hypot(a, b), np.float32)
 
 
 def _places(embedding: F32, curvature: float) -> tuple[F32, float]:
@@ -93,11 +104,13 @@ def _places(embedding: F32, curvature: float) -> tuple[F32, float]:
 
 
 def _cloud(places: F32, weights: F32) -> F32:
-    """(n, 2) in -1..1 -> (SIDE, SIDE) opacity 0..0.9, by the logarithm of the weight that a pixel bears."""
-    columns, rows = ((1 + places * [1, -1]) * (SIDE / 2)).astype(int).clip(0, SIDE - 1).T
-    heavy = np.bincount(rows * SIDE + columns, weights, SIDE * SIDE).reshape(SIDE, SIDE)
-    strength = np.log1p(1e3 * heavy / max(float(weights.sum()), 1e-12))
-    return np.asarray(0.9 * strength / max(float(strength.max()), 1e-12), np.float32)
+    """(n, 2) in -1..1 -> (SIDE, SIDE) opacity 0..0.9: a root of the weight in each dot, so that light bins are seen."""
+    dots = SIDE // DOT
+    columns, rows = ((1 + places * [1, -1]) * (dots / 2)).astype(int).clip(0, dots - 1).T
+    heavy = np.bincount(rows * dots + columns, weights, dots * dots).reshape(dots, dots)
+    top = np.quantile(heavy[heavy > 0], 0.98) if (heavy > 0).any() else 1.0
+    strength = 0.9 * (heavy / top).clip(0, 1) ** 0.35
+    return np.kron(strength, np.ones((DOT, DOT))).astype(np.float32)
 
 
 def _legend(picture: U8, names: Sequence[str]) -> U8:

@@ -93,7 +93,8 @@ class TrainSpec:
     validate_every: int = 250
     patience: int = 0
     keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
-    views_every_s: float = 900.0  # at most one set of sounds and pictures for TensorBoard in so many seconds
+    views: int = 2  # validation mixtures that TensorBoard shows and plays
+    views_every_s: float = 900.0  # at most that often
     threads: int = 0  # 0: as many as torch likes
 
     def __post_init__(self) -> None:
@@ -101,7 +102,7 @@ class TrainSpec:
             _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         for name in (
             *("warmup_steps", "decay_steps", "plateau_patience", "weight_decay", "patience", "keep"),
-            *("views_every_s", "threads"),
+            *("views", "views_every_s", "threads"),
         ):
             _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         for name in ("rate", "clip"):
@@ -109,8 +110,7 @@ class TrainSpec:
         _expect(0 <= self.ema < 1, "train.ema", self.ema, "0 to 1, without 1")
         _expect(0 < self.plateau_factor < 1, "train.plateau_factor", self.plateau_factor, "between 0 and 1")
         for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
-            value = getattr(self, name)
-            _expect(value in known, f"train.{name}", value, f"another: {nearest(value, known)}")
+            _expect(getattr(self, name) in known, f"train.{name}", getattr(self, name), f"one of {', '.join(known)}")
 
     def rate_factor(self, step: int, cuts: int = 0) -> float:
         """What ``rate`` is multiplied with at ``step``, counted from 0, after so many ``cuts`` of a plateau."""

@@ -282,7 +282,7 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             *([Patience(spec.patience)] if spec.patience else []),
             Throughput(spec.batch * recipe.mix.seconds),
             Scores(),
-            Views(spec.views_every_s),
+            Views(spec.views, spec.views_every_s),
             Progress() if progress else Report(),
             BestCheckpoints(out, spec.keep, last),
         ],

@@ -59,13 +59,13 @@ class Scores(L.Callback):
 
 
 class Views(L.Callback):
-    """Sounds, spectrograms and the disk of the first few validation mixtures.
+    """Sounds, spectrograms and the disk of the first ``examples`` validation mixtures, within one batch.
 
     At the first and the last validation, and between them when ``pause_s`` seconds have passed.
     """
 
-    def __init__(self, pause_s: float, examples: int = 2) -> None:
-        self.pause_s, self.examples = pause_s, examples
+    def __init__(self, examples: int, pause_s: float) -> None:
+        self.examples, self.pause_s = examples, pause_s
         self.shown = -float("inf")
 
     def on_validation_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Tensor, index: int, *_: Any) -> None:
