@@ -36,6 +36,7 @@ from sepstream_training.data.mixing import MixSpec, draw_mixture, hear
 from sepstream_training.data.shards import convert, write_shards
 from sepstream_training.data.stream import Stream, open_stream
 from sepstream_training.recipe import Recipe, load_recipe
+from sepstream_training.share import Share
 
 F32 = NDArray[np.float32]
 Samples = NDArray[np.int16]
@@ -449,7 +450,8 @@ def test_a_mixture_depends_on_seed_and_number_alone(copies: dict[str, Path], nam
 
 
 def batches(spec: Recipe, steps_done: int, count: int) -> list[torch.Tensor]:
-    return list(itertools.islice(training_batches(training_sounds(spec), spec, steps_done), count))
+    done = steps_done * spec.train.batch
+    return list(itertools.islice(training_batches(training_sounds(spec), spec, Share(done)), count))
 
 
 @pytest.mark.parametrize("name", ["lsx", "shards"])
@@ -555,16 +557,14 @@ def test_a_stream_goes_on_after_what_was_read(copies: dict[str, Path], skip: int
     assert keys(itertools.islice(stream.units(0, 2, skip), 8)) == whole
 
 
-def test_ranks_hear_different_mixtures_and_each_track_once(copies: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_hear_different_mixtures_and_each_track_once(copies: dict[str, Path]) -> None:
     spec = recipe(copies["shards"], "data.as_is=1", "mix.seconds=0.5", "data.draws=1")
     heard = []
     for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        monkeypatch.setenv("WORLD_SIZE", "2")
         stream = training_sounds(spec)
         assert isinstance(stream, Stream)
         mine = sum(1 for n in stream.order(0, rank, 2) for _ in shards.listed_units(stream.shards[n], stream.wanted))
-        heard += [mixture.numpy() for mixture in itertools.islice(StreamedMixtures(stream, spec, 0), mine)]
+        heard += [mixture.numpy() for mixture in itertools.islice(StreamedMixtures(stream, spec, Share(0, rank, 2)), mine)]
     expected = [hear(track, FAMILIES, 0, track.length).leaves for track in read(copies, "lsx").tracks]
     assert {part.tobytes() for part in heard} == {part.tobytes() for part in expected}
     assert len(heard) == len(expected)

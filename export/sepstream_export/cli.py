@@ -101,15 +101,22 @@ def _score_checkpoint(checkpoint: Path, score: Callable[[Bundle], dict[str, Any]
         return score(export(checkpoint, Path(scratch) / "bundle", name="checkpoint"))
 
 
+TABLES_AND_SHARDS = (".csv", ".parquet", ".tar")  # data sets that are no folders
+
+
 def _scorer(dataset: str, count: int) -> Callable[[Bundle], dict[str, Any]]:
     """Scores a bundle on ``count`` mixtures of the data set. Raises DataError at once for a folder that is not there."""
-    from .evaluate import FLOOR_DB, PLAIN, SYNTHETIC, evaluate, mixtures
+    from .evaluate import FLOOR_DB, SYNTHETIC, evaluate, mixtures, what_is_heard
 
-    if dataset != SYNTHETIC and not Path(dataset).is_dir():
+    if dataset != SYNTHETIC and not Path(dataset).is_dir() and Path(dataset).suffix not in TABLES_AND_SHARDS:
         raise DataError(f"data set '{dataset}' is no folder; expected sounds in {dataset}/valid/CLASS, or the word {SYNTHETIC}")
-    origin = "generated" if dataset == SYNTHETIC else "unseen"
-    about = (
-        f"{count} mixtures of {PLAIN.seconds:g} s, half mono, half stereo, of {origin} sounds, through the streaming path. "
-        f"Means over the mixtures in which a class sounds, SI-SDR in dB; an output of silence counts as {FLOOR_DB:g} dB."
-    )
-    return lambda bundle: {"about": about, **evaluate(bundle, mixtures(dataset, bundle, count))}
+
+    def scored(bundle: Bundle) -> dict[str, Any]:
+        heard = what_is_heard(dataset, bundle, count)
+        about = (
+            f"{heard}, through the streaming path. Means over the mixtures in which a class sounds, SI-SDR in dB; an output of "
+            f"silence counts as {FLOOR_DB:g} dB."
+        )
+        return {"about": about, **evaluate(bundle, mixtures(dataset, bundle, count))}
+
+    return scored

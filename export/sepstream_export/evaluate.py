@@ -79,14 +79,21 @@ def mixtures(root: Path | str, bundle: Bundle, count: int, seed: int = 2026) -> 
     ``root`` is a data set of any layout, heard in its split for testing or, if it has none, for validation. A class goes by
     CLASS or PARENT_CLASS there. Raises DataError where it is not there.
     """
-    library = _library(root, bundle)
-    families = {parent: _members(bundle, parent) for parent in bundle.parents}
+    library, families = _library(root, bundle), _families(bundle)
     for track in library.tracks[:count]:
         length = min(track.length, round(LONGEST_S * bundle.sample_rate_hz))
         yield hear(track, families, (track.length - length) // 2, length).leaves
     for index in range(0 if library.tracks else count):
         rng = np.random.default_rng([seed, index])
         yield draw_mixture(library, families, replace(PLAIN, stereo=float(index % 2)), bundle.sample_rate_hz, rng)
+
+
+def what_is_heard(root: Path | str, bundle: Bundle, count: int) -> str:
+    """The mixtures of ``mixtures`` in words."""
+    if str(root) != SYNTHETIC and layout_of(_unseen(root, bundle)) not in ISOLATED:
+        return f"The data set's own tracks as they stand, at most {count}, of at most {LONGEST_S:g} s"
+    origin = "generated" if str(root) == SYNTHETIC else "unseen"
+    return f"{count} mixtures of {PLAIN.seconds:g} s, half mono, half stereo, of {origin} sounds"
 
 
 def evaluate(bundle: Bundle, scenes: Iterable[F32]) -> dict[str, Any]:
@@ -130,11 +137,19 @@ def _library(root: Path | str, bundle: Bundle) -> Library:
     if str(root) == SYNTHETIC:
         rate_hz = bundle.sample_rate_hz
         return generate_library(bundle.leaves, "valid", rate_hz, count=SYNTHETIC_CLIPS, seconds=SYNTHETIC_SECONDS)
-    names = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
-    families = {parent: _members(bundle, parent) for parent in bundle.parents}
-    unseen = [Wanted(Path(root), split, names, families) for split in ("test", "valid")]
-    wanted = next(filter(has_split, unseen), unseen[-1])
+    wanted = _unseen(root, bundle)
     return read_library(wanted, bundle.sample_rate_hz, channels=1 if layout_of(wanted) in ISOLATED else 2)
+
+
+def _unseen(root: Path | str, bundle: Bundle) -> Wanted:
+    """The split for testing, or the one for validation."""
+    names = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
+    splits = [Wanted(Path(root), split, names, _families(bundle)) for split in ("test", "valid")]
+    return next(filter(has_split, splits), splits[-1])
+
+
+def _families(bundle: Bundle) -> dict[str, list[str]]:
+    return {parent: _members(bundle, parent) for parent in bundle.parents}
 
 
 def _parent(bundle: Bundle, leaf: str) -> str | None:

@@ -28,6 +28,7 @@ from sepstream_training.data.loader import Mixtures, StreamedMixtures, training_
 from sepstream_training.data.shards import convert
 from sepstream_training.data.stream import Stream
 from sepstream_training.recipe import Recipe, load_recipe
+from sepstream_training.share import Share
 
 RATE_HZ = 48000
 FAMILIES = {"speech": ["male", "female"], "music": ["bass", "drums", "guitar"]}
@@ -104,7 +105,7 @@ PREMIXED = ("stems", "lsx", "musdb18", "slakh", "shards")
 def drawn(recipe: Recipe) -> Iterator[torch.Tensor]:
     found = training_sounds(recipe)
     if isinstance(found, Stream):
-        return iter(StreamedMixtures(found, recipe, 0))
+        return iter(StreamedMixtures(found, recipe, Share()))
     mixtures = Mixtures(found, recipe, "train")
     return (mixtures[number] for number in itertools.count())
 

@@ -88,35 +88,61 @@ class LossSpec:
     sdr: float = 0.0
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SCHEDULES = ("constant-decay", "plateau")
+
+
 @dataclass(frozen=True)
 class TrainSpec:
-    """The run. The rate warms up, stays, and falls linearly to zero over the last ``decay_steps`` (0: it stays).
+    """The run. A step is ``accumulate`` batches of every process; ``patience`` counts validations (0: no early stop).
+
+    The rate warms up, and then, by ``schedule``: ``constant-decay`` stays and falls linearly to zero over the last
+    ``decay_steps`` (0: it stays); ``plateau`` is multiplied by ``plateau_factor`` whenever more than
+    ``plateau_patience`` validations in a row have brought no lower loss.
 
     To go on longer with a larger ``steps``, resume from a checkpoint that was written before the fall.
     """
 
-    batch: int = 10
+    batch: int = 10  # mixtures, of one process
+    accumulate: int = 1
     steps: int = 4000
     rate: float = 2e-3
+    schedule: str = "constant-decay"
     warmup_steps: int = 100
     decay_steps: int = 1000
+    plateau_factor: float = 0.5
+    plateau_patience: int = 10
+    weight_decay: float = 0.0  # apart from the gradient, as in AdamW
     clip: float = 5.0
     ema: float = 0.998
+    precision: str = "32-true"
     validate_every: int = 250
+    patience: int = 0
+    keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
+    views: int = 2  # validation mixtures that TensorBoard shows and plays
+    views_every_s: float = 900.0  # at most that often
     threads: int = 0  # 0: as many as torch likes
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "validate_every"):
+        for name in ("batch", "accumulate", "steps", "validate_every"):
             _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
-        for name in ("warmup_steps", "decay_steps", "threads"):
+        for name in (
+            *("warmup_steps", "decay_steps", "plateau_patience", "weight_decay", "patience", "keep"),
+            *("views", "views_every_s", "threads"),
+        ):
             _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         for name in ("rate", "clip"):
             _expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
         _expect(0 <= self.ema < 1, "train.ema", self.ema, "0 to 1, without 1")
+        _expect(0 < self.plateau_factor < 1, "train.plateau_factor", self.plateau_factor, "between 0 and 1")
+        for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+            _expect(getattr(self, name) in known, f"train.{name}", getattr(self, name), f"one of {', '.join(known)}")
 
-    def rate_factor(self, step: int) -> float:
-        """What ``rate`` is multiplied with at ``step``, counted from 0: warm-up, stable, decay."""
+    def rate_factor(self, step: int, cuts: int = 0) -> float:
+        """What ``rate`` is multiplied with at ``step``, counted from 0, after so many ``cuts`` of a plateau."""
         warm = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
+        if self.schedule == "plateau":
+            return min(1.0, warm) * self.plateau_factor**cuts
         left = max(0, self.steps - step) / self.decay_steps if self.decay_steps else 1.0
         return min(1.0, warm, left)
 

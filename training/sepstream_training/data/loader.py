@@ -13,20 +13,21 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from sepstream.errors import DataError
 
 from ..recipe import Recipe
+from ..share import Share
 from .layouts import layout_of, read_library, wanted_by
 from .library import Library, Track, blend, generate_library
 from .mixing import draw_excerpt, draw_mixture
 from .stream import Stream, open_stream
 
-Sounds = Library | Stream
+Source = Library | Stream
 
 
-def training_sounds(recipe: Recipe) -> Sounds:
+def training_sounds(recipe: Recipe) -> Source:
     """What training draws from: shards are streamed, anything else is read. Raises DataError like ``sounds``."""
     spec = recipe.data
     if spec.root == "synthetic" or layout_of(wanted_by(recipe, "train"), spec.layout) != "shards":
@@ -89,25 +90,25 @@ def excerpt(track: Track, recipe: Recipe, rng: np.random.Generator) -> torch.Ten
 
 
 class StreamedMixtures(IterableDataset[torch.Tensor]):
-    """(leaves, 2, samples) float32 stems for ever, from where ``batches_done`` batches of this rank have left off.
+    """(leaves, 2, samples) float32 stems for ever, of one process's ``share``, from where it was left off.
 
     ``data.draws`` mixtures are drawn from each window; as they are, they are of the track that leaves it, so each track has its
     turn once an epoch.
     """
 
-    def __init__(self, stream: Stream, recipe: Recipe, batches_done: int) -> None:
-        self.stream, self.recipe, self.batches_done = stream, recipe, batches_done
+    def __init__(self, stream: Stream, recipe: Recipe, share: Share) -> None:
+        self.stream, self.recipe, self.share = stream, recipe, share
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        from webdataset.utils import pytorch_worker_info  # noqa: PLC0415 - only shards need it
-
-        recipe = self.recipe
-        rank, ranks, worker, workers = pytorch_worker_info()
-        turn = (self.batches_done + worker) % workers  # workers take turns, and the first is asked for the next batch
-        done = (self.batches_done - turn + workers - 1) // workers * recipe.train.batch
-        reader = rank * workers + turn
-        draws = recipe.data.draws
-        windows = self.stream.windows(reader, ranks * workers, done // draws, recipe.data.window)
+        recipe, share = self.recipe, self.share
+        batch, draws = recipe.train.batch, recipe.data.draws
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        batches = share.done // (share.count * batch)
+        turn = (batches + worker) % workers  # workers take turns, and the first is asked for the next batch
+        done = (batches - turn + workers - 1) // workers * batch
+        reader = share.rank * workers + turn
+        windows = self.stream.windows(reader, share.count * workers, done // draws, recipe.data.window)
         several = itertools.chain.from_iterable(itertools.repeat(window, draws) for window in windows)
         for number, (library, leaving) in enumerate(itertools.islice(several, done % draws, None), done):
             rng = np.random.default_rng([recipe.seed, 2, reader, number])
@@ -115,33 +116,23 @@ class StreamedMixtures(IterableDataset[torch.Tensor]):
             yield excerpt(leaving, recipe, rng) if leaving and as_is else mixture(library, recipe, rng)
 
 
-class From(Sampler[int]):
-    """first, first + 1, ... for ever."""
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-
-    def __iter__(self) -> Iterator[int]:
-        return itertools.count(self.first)
-
-
-def training_batches(sounds: Sounds, recipe: Recipe, steps_done: int) -> DataLoader[torch.Tensor]:
-    """(batch, leaves, 2, samples) for ever, from where ``steps_done`` steps have left off."""
-    batch, streamed = recipe.train.batch, isinstance(sounds, Stream)
+def training_batches(source: Source, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
+    """(batch, leaves, 2, samples) for ever: the mixtures of ``share``, in order."""
+    streamed = isinstance(source, Stream)
     return DataLoader(
-        StreamedMixtures(sounds, recipe, steps_done) if isinstance(sounds, Stream) else Mixtures(sounds, recipe, "train"),
-        batch_size=batch,
-        sampler=None if streamed else From(steps_done * batch),
+        StreamedMixtures(source, recipe, share) if isinstance(source, Stream) else Mixtures(source, recipe, "train"),
+        batch_size=recipe.train.batch,
+        sampler=None if streamed else share,
         num_workers=recipe.data.workers,
         persistent_workers=recipe.data.workers > 0,
         worker_init_fn=_leave_ctrl_c_to_the_main_process,
     )
 
 
-def validation_batches(library: Library, recipe: Recipe) -> DataLoader[torch.Tensor]:
-    """The same mixtures in every run of the same recipe."""
+def validation_batches(library: Library, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
+    """The same mixtures in every run of the same recipe, dealt out to the processes."""
     return DataLoader(
-        Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=range(recipe.data.valid_mixtures)
+        Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=share.of(recipe.data.valid_mixtures)
     )
 
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 SUFFIX = ".tar"
+PLACES = (f"*{SUFFIX}", f"*/*{SUFFIX}")  # of archives in a folder
 END = bytes(1024)  # what an archive ends with
 MOST_JSON_BYTES = 1 << 16
 MIB = 1 << 20
@@ -63,7 +64,7 @@ Unit = list[tuple[str, Member]]  # by class
 
 
 def found(wanted: Wanted) -> bool:
-    return wanted.root.suffix == SUFFIX or (wanted.root.is_dir() and any(wanted.root.rglob(f"*{SUFFIX}")))
+    return wanted.root.suffix == SUFFIX or any(any(wanted.root.glob(pattern)) for pattern in PLACES)
 
 
 def entries(wanted: Wanted) -> Iterator[Entry]:
@@ -82,8 +83,8 @@ def shards_of(wanted: Wanted) -> list[Path]:
     from braceexpand import braceexpand
 
     root = str(wanted.root)
-    patterns = [f"{glob.escape(root)}/**/*{SUFFIX}"] if wanted.root.is_dir() else list(braceexpand(root))
-    paths = sorted({Path(path) for pattern in patterns for path in glob.glob(pattern, recursive=True)})  # noqa: PTH207 - absolute
+    patterns = [f"{glob.escape(root)}/{place}" for place in PLACES] if wanted.root.is_dir() else list(braceexpand(root))
+    paths = sorted({Path(path) for pattern in patterns for path in glob.glob(pattern)})  # noqa: PTH207 - patterns are absolute
     if not paths:
         raise DataError(
             f"'{root}' names no archives; expected a folder of *{SUFFIX}, or a pattern such as train-{{000..099}}{SUFFIX}"
