@@ -244,10 +244,9 @@ def test_a_validation_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatc
 
 # ---- how it goes on ---------------------------------------------------------------------------------------------------
 
-EVERYTHING = [
-    *("data.workers=1", "train.accumulate=2", "train.validate_every=2", "train.steps=6", "train.ema=0.7", "train.keep=2"),
-    *("train.schedule=plateau", "train.plateau_patience=0", "train.rate=0.3", "train.patience=20", "train.weight_decay=0.1"),
-]
+EVERYTHING = ["data.workers=1", "train.accumulate=2", "train.validate_every=1", "train.steps=7", "train.ema=0.7", "train.keep=2"]
+EVERYTHING += ["train.schedule=plateau", "train.plateau_patience=0", "train.rate=1", "train.warmup_steps=0", "train.patience=20"]
+EVERYTHING += ["train.weight_decay=0.1"]
 KILLED_AT_STEP_5 = """
 import os, signal, sys
 import torch
@@ -273,17 +272,17 @@ def test_a_run_killed_amid_a_step_goes_on_to_the_same_losses_and_weights(tmp_pat
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
-    assert read(broken / "last.ckpt")["global_step"] == 4
+    assert read(broken / "last.ckpt")["global_step"] == 5
+    assert read(broken / "last.ckpt")["callbacks"]["Rate"]["cuts"] > 0
     assert run(broken, *arguments, "--resume", "auto") == 0
     assert run(whole, *arguments) == 0
     same_state(whole / "last.ckpt", broken / "last.ckpt")
     one, other = read(whole / "last.ckpt"), read(broken / "last.ckpt")
     assert one["callbacks"]["Rate"] == other["callbacks"]["Rate"]
-    assert one["callbacks"]["Rate"]["cuts"] > 0
-    assert one["mixtures"] == other["mixtures"] == 6 * 2 * 2
+    assert one["mixtures"] == other["mixtures"] == 7 * 2 * 2
     losses = [[row["valid/loss"] for row in log(out) if row["valid/loss"]] for out in (whole, broken)]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 3
+    assert len(losses[0]) == 7
     kept = [sorted(path.name for path in out.glob("step=*.ckpt")) for out in (whole, broken)]
     assert kept[0] == kept[1]
     assert len(kept[0]) == 2
