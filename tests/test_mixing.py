@@ -19,6 +19,7 @@ from sepstream_training.data.library import Clip, Library, blend, generate_libra
 from sepstream_training.data.loader import training_batches, validation_batches
 from sepstream_training.data.mixing import MixSpec, draw_mixture
 from sepstream_training.recipe import Recipe, load_recipe
+from sepstream_training.share import Share
 
 RATE_HZ = 8000
 FAMILIES = {"speech": ["male", "female"], "music": ["bass", "drums", "guitar"]}
@@ -174,7 +175,7 @@ def recipe(*overrides: str) -> Recipe:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_depend_on_neither_workers_nor_restarts(noises: Library, workers: int) -> None:
     def take(steps_done: int, count: int, workers: int) -> torch.Tensor:
-        batches = iter(training_batches(noises, recipe(f"data.workers={workers}"), steps_done))
+        batches = iter(training_batches(noises, recipe(f"data.workers={workers}"), Share(2 * steps_done)))
         return torch.stack([next(batches) for _ in range(count)])
 
     whole = take(0, 4, 0)
@@ -187,7 +188,7 @@ def test_validation_is_the_same_every_time_and_not_the_training(noises: Library)
     first, again = (torch.cat(list(validation_batches(noises, recipe()))) for _ in range(2))
     assert first.shape[0] == 3
     assert torch.equal(first, again)
-    assert not torch.equal(first[:2], next(iter(training_batches(noises, recipe(), 0))))
+    assert not torch.equal(first[:2], next(iter(training_batches(noises, recipe(), Share()))))
     assert not torch.equal(first, torch.cat(list(validation_batches(noises, recipe("seed=2")))))
 
 

@@ -15,6 +15,8 @@ from ..share import Share
 from .library import Library
 from .mixing import draw_mixture
 
+ALL = Share()
+
 
 class Mixtures(Dataset[torch.Tensor]):
     """Number -> (leaves, 2, samples) float32 stems of ``split``."""
@@ -40,7 +42,7 @@ def training_batches(library: Library, recipe: Recipe, share: Share) -> DataLoad
     )
 
 
-def validation_batches(library: Library, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
+def validation_batches(library: Library, recipe: Recipe, share: Share = ALL) -> DataLoader[torch.Tensor]:
     """The same mixtures in every run of the same recipe, dealt out to the processes."""
     return DataLoader(
         Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=share.of(recipe.data.valid_mixtures)
