@@ -796,6 +796,12 @@ def test_recipes_that_ask_for_what_is_not_there_are_refused(copies: dict[str, Pa
     assert "\n" not in str(error.value)
 
 
+def test_shards_without_tracks_cannot_be_heard_as_they_are(copies: dict[str, Path], tmp_path: Path) -> None:
+    write_shards(read(copies, "folders"), tmp_path, "train", RATE_HZ)
+    with pytest.raises(DataError, match=r"data.as_is is 1, but .* holds no tracks"):
+        training_sounds(recipe(tmp_path, "data.as_is=1"))
+
+
 # ---- class trees ------------------------------------------------------------------------------------------------------
 
 TREE = """

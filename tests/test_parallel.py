@@ -23,7 +23,7 @@ from sepstream_training.cli import train_main
 from sepstream_training.parallel import SharedNorm, SharedNorms
 from sepstream_training.processes import Machines
 from sepstream_training.share import Share
-from test_train import log, one_line, read, run
+from training_runs import log, one_line, read, run
 
 HERE = Path(__file__).parent
 SMALL = [

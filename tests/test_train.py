@@ -1,12 +1,10 @@
 """A whole training, small: it learns, its checkpoints are safe and complete, and what is wrong is said in one line."""
 
-import csv
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
@@ -23,45 +21,9 @@ from sepstream_training.models.disk_head import DiskHead
 from sepstream_training.recipe import RECIPES, TrainSpec, load_recipe, recipe_from_tree, recipe_to_tree, recipe_to_yaml
 from sepstream_training.schedule import Plateau
 from sepstream_training.train import Separation, load_network, sounds, train, training_facts
-
-Capture = pytest.CaptureFixture[str]
-
-SMALL = ["data.synthetic_seconds=2", "data.valid_mixtures=2", "mix.seconds=0.5", "train.batch=2", "train.views=0"]
-SHORT = [*SMALL, "train.steps=6", "train.validate_every=2"]
-NETWORKS = {
-    "band_split": [],
-    "hyper_unmix": ["model.kind=hyper_unmix", "model.options={bins: 342, units: 6, layers: 2, dilation: 3, dropout: 0.5}"],
-}
+from training_runs import NETWORKS, SHORT, SMALL, Capture, log, one_line, read, run, same_state
 
 torch.set_num_threads(1)
-
-
-def run(out: Path, *arguments: str) -> int:
-    return train_main(["tiny", *arguments, "--quiet", "--out", str(out)])
-
-
-def read(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-    return state
-
-
-def log(out: Path) -> list[dict[str, str]]:
-    files = sorted(out.glob("csv/*/metrics.csv"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
-    return [row for path in files for row in csv.DictReader(path.read_text().splitlines())]
-
-
-def same_state(one: Path, other: Path) -> None:
-    """Weights, averages and optimiser, bit for bit."""
-    a, b = read(one), read(other)
-    assert a["global_step"] == b["global_step"]
-    for key in ("current_model_state", "state_dict", "averaging_state"):
-        assert a[key].keys() == b[key].keys()
-        for name in a[key]:
-            assert torch.equal(a[key][name], b[key][name]), f"{key} {name}"
-    moments = [state["optimizer_states"][0]["state"] for state in (a, b)]
-    for index, values in moments[0].items():
-        for name, value in values.items():
-            assert torch.equal(value, moments[1][index][name]), f"optimizer {index} {name}"
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals = signal.SIGINT) -> None:
@@ -74,14 +36,6 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Sign
         return original(self, batch, index)
 
     monkeypatch.setattr(Separation, "training_step", interrupted)
-
-
-def one_line(capsys: Capture) -> str:
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("sep-train: ")
-    return err
 
 
 # ---- it learns --------------------------------------------------------------------------------------------------------
@@ -244,10 +198,9 @@ def test_a_validation_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatc
 
 # ---- how it goes on ---------------------------------------------------------------------------------------------------
 
-EVERYTHING = [
-    *("data.workers=1", "train.accumulate=2", "train.validate_every=2", "train.steps=6", "train.ema=0.7", "train.keep=2"),
-    *("train.schedule=plateau", "train.plateau_patience=0", "train.rate=0.3", "train.patience=20", "train.weight_decay=0.1"),
-]
+EVERYTHING = ["data.workers=1", "train.accumulate=2", "train.validate_every=1", "train.steps=7", "train.ema=0.7", "train.keep=2"]
+EVERYTHING += ["train.schedule=plateau", "train.plateau_patience=0", "train.rate=1", "train.warmup_steps=0", "train.patience=20"]
+EVERYTHING += ["train.weight_decay=0.1"]
 KILLED_AT_STEP_5 = """
 import os, signal, sys
 import torch
@@ -273,17 +226,17 @@ def test_a_run_killed_amid_a_step_goes_on_to_the_same_losses_and_weights(tmp_pat
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL
-    assert read(broken / "last.ckpt")["global_step"] == 4
+    assert read(broken / "last.ckpt")["global_step"] == 5
+    assert read(broken / "last.ckpt")["callbacks"]["Rate"]["cuts"] > 0
     assert run(broken, *arguments, "--resume", "auto") == 0
     assert run(whole, *arguments) == 0
     same_state(whole / "last.ckpt", broken / "last.ckpt")
     one, other = read(whole / "last.ckpt"), read(broken / "last.ckpt")
     assert one["callbacks"]["Rate"] == other["callbacks"]["Rate"]
-    assert one["callbacks"]["Rate"]["cuts"] > 0
-    assert one["mixtures"] == other["mixtures"] == 6 * 2 * 2
+    assert one["mixtures"] == other["mixtures"] == 7 * 2 * 2
     losses = [[row["valid/loss"] for row in log(out) if row["valid/loss"]] for out in (whole, broken)]
     assert losses[0] == losses[1]
-    assert len(losses[0]) == 3
+    assert len(losses[0]) == 7
     kept = [sorted(path.name for path in out.glob("step=*.ckpt")) for out in (whole, broken)]
     assert kept[0] == kept[1]
     assert len(kept[0]) == 2

@@ -21,7 +21,7 @@ from sepstream_training.data.loader import Mixtures
 from sepstream_training.metrics import si_sdr_improvement
 from sepstream_training.recipe import load_recipe
 from sepstream_training.train import Separation, load_network, sounds
-from test_train import SHORT, log, run
+from training_runs import SHORT, log, run
 
 TINY = [*SHORT, "data.valid_mixtures=3", "train.views=2"]
 

@@ -25,6 +25,7 @@ from .mixing import draw_excerpt, draw_mixture
 from .stream import Stream, open_stream
 
 Source = Library | Stream
+ALL = Share()
 
 
 def training_sounds(recipe: Recipe) -> Source:
@@ -33,6 +34,7 @@ def training_sounds(recipe: Recipe) -> Source:
     if spec.root == "synthetic" or layout_of(wanted_by(recipe, "train"), spec.layout) != "shards":
         return sounds(recipe, "train")
     stream = open_stream(wanted_by(recipe, "train"), recipe.training_rate_hz, spec.channels, recipe.seed)
+    _check_tracks(recipe, stream.holds_tracks())
     share = spec.synthetic_share
     return replace(stream, beside=_generated(recipe, "train"), share=share) if share else stream
 
@@ -46,9 +48,14 @@ def sounds(recipe: Recipe, split: str) -> Library:
     if spec.root == "synthetic":
         return _generated(recipe, split)
     own = read_library(wanted_by(recipe, split), recipe.training_rate_hz, layout=spec.layout, channels=spec.channels)
-    if spec.as_is and not own.tracks:
-        raise DataError(f"data.as_is is {spec.as_is:g}, but '{spec.root}' holds no tracks; expected 0, or another data.layout")
+    _check_tracks(recipe, bool(own.tracks))
     return blend(own, _generated(recipe, split), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
+
+
+def _check_tracks(recipe: Recipe, there: bool) -> None:
+    root, as_is = recipe.data.root, recipe.data.as_is
+    if as_is and not there:
+        raise DataError(f"data.as_is is {as_is:g}, but '{root}' holds no tracks; expected 0, or another data.layout")
 
 
 def _generated(recipe: Recipe, split: str) -> Library:
@@ -129,7 +136,7 @@ def training_batches(source: Source, recipe: Recipe, share: Share) -> DataLoader
     )
 
 
-def validation_batches(library: Library, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
+def validation_batches(library: Library, recipe: Recipe, share: Share = ALL) -> DataLoader[torch.Tensor]:
     """The same mixtures in every run of the same recipe, dealt out to the processes."""
     return DataLoader(
         Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=share.of(recipe.data.valid_mixtures)

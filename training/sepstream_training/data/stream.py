@@ -76,6 +76,9 @@ class Stream:
                     yield from map(self._decoded, itertools.islice(self._shuffled(epoch, number), skip, None))
                     skip = 0
 
+    def holds_tracks(self) -> bool:
+        return any(entry.track for entry in entries(self.wanted))
+
     def order(self, epoch: int, reader: int, readers: int) -> list[int]:
         """Places in ``shards``: what a reader reads in an epoch."""
         order: list[int] = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards)).tolist()
