@@ -1,7 +1,7 @@
 """Mixtures and the libraries they are drawn from."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 
 from sepstream.errors import DataError
 from sepstream_training.data import library, synthetic
-from sepstream_training.data.library import Clip, Library, blend, generate_library, load_library
+from sepstream_training.data.entries import Wanted
+from sepstream_training.data.layouts import read_library
+from sepstream_training.data.library import Clip, Library, blend, generate_library
 from sepstream_training.data.loader import training_batches, validation_batches
 from sepstream_training.data.mixing import MixSpec, draw_mixture
 from sepstream_training.recipe import Recipe, load_recipe
+from sepstream_training.share import Share
 
 RATE_HZ = 8000
 FAMILIES = {"speech": ["male", "female"], "music": ["bass", "drums", "guitar"]}
@@ -47,14 +50,16 @@ def clip(folder: Path, samples: NDArray[np.int16], group: str = "", chance: floa
 def noises(tmp_path_factory: pytest.TempPathFactory) -> Library:
     """Two clips of each leaf that never rest, one longer and one shorter than an excerpt."""
     folder = tmp_path_factory.mktemp("noises")
-    return {
-        leaf: [clip(folder, noise(seconds, 10 * i + n), chance=0.5) for n, seconds in enumerate((3.0, 0.6))]
-        for i, leaf in enumerate(LEAVES)
-    }
+    return Library(
+        {
+            leaf: [clip(folder, noise(seconds, 10 * i + n), chance=0.5) for n, seconds in enumerate((3.0, 0.6))]
+            for i, leaf in enumerate(LEAVES)
+        }
+    )
 
 
-def draw(sounds: Library, spec: MixSpec, *seed: int) -> NDArray[np.float32]:
-    return draw_mixture(sounds, FAMILIES, spec, RATE_HZ, np.random.default_rng(seed))
+def draw(sounds: Mapping[str, Sequence[Clip]], spec: MixSpec, *seed: int) -> NDArray[np.float32]:
+    return draw_mixture(Library(sounds), FAMILIES, spec, RATE_HZ, np.random.default_rng(seed))
 
 
 # ---- mixtures ---------------------------------------------------------------------------------------------------------
@@ -174,7 +179,7 @@ def recipe(*overrides: str) -> Recipe:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_depend_on_neither_workers_nor_restarts(noises: Library, workers: int) -> None:
     def take(steps_done: int, count: int, workers: int) -> torch.Tensor:
-        batches = iter(training_batches(noises, recipe(f"data.workers={workers}"), steps_done))
+        batches = iter(training_batches(noises, recipe(f"data.workers={workers}"), Share(2 * steps_done)))
         return torch.stack([next(batches) for _ in range(count)])
 
     whole = take(0, 4, 0)
@@ -187,7 +192,7 @@ def test_validation_is_the_same_every_time_and_not_the_training(noises: Library)
     first, again = (torch.cat(list(validation_batches(noises, recipe()))) for _ in range(2))
     assert first.shape[0] == 3
     assert torch.equal(first, again)
-    assert not torch.equal(first[:2], next(iter(training_batches(noises, recipe(), 0))))
+    assert not torch.equal(first[:2], next(iter(training_batches(noises, recipe(), Share()))))
     assert not torch.equal(first, torch.cat(list(validation_batches(noises, recipe("seed=2")))))
 
 
@@ -200,17 +205,21 @@ def write(path: Path, seconds: float = 0.5, rate_hz: int = 16000, channels: int 
     return path
 
 
+def load(root: Path, **names: str) -> Library:
+    return read_library(Wanted(root, "train", {leaf: [name] for leaf, name in names.items()}), RATE_HZ)
+
+
 def test_a_folder_is_read_as_mono_at_the_wanted_rate_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "data/train/voice/deep/a.flac")
-    (clip,) = load_library(tmp_path / "data", "train", {"male": "voice"}, RATE_HZ)["male"]
+    (clip,) = load(tmp_path / "data", male="voice")["male"]
     assert clip.samples.shape == (RATE_HZ // 2,)
     assert (clip.group, clip.chance) == ("", 1.0)
     monkeypatch.setattr(library, "_decode", lambda *_: pytest.fail("decoded again"))
-    assert load_library(tmp_path / "data", "train", {"male": "voice"}, RATE_HZ)["male"] == [clip]
+    assert load(tmp_path / "data", male="voice")["male"] == [clip]
     monkeypatch.undo()
     monkeypatch.setenv("SEPSTREAM_CACHE", str(tmp_path / "cache"))
     write(path, seconds=0.75)
-    (changed,) = load_library(tmp_path / "data", "train", {"male": "voice"}, RATE_HZ)["male"]
+    (changed,) = load(tmp_path / "data", male="voice")["male"]
     assert len(changed.samples) == round(0.75 * RATE_HZ)
 
 
@@ -219,7 +228,7 @@ def test_a_manifest_gives_files_their_class_and_group(tmp_path: Path) -> None:
     (tmp_path / "manifest.csv").write_text(
         "path,split,cls,group\na.wav,train,bass,song/1\nb.wav,train,speech_male,\nc.wav,valid,bass,song/2\nb.wav,train,other,\n"
     )
-    sounds = load_library(tmp_path, "train", {"bass": "bass", "male": "speech_male"}, RATE_HZ)
+    sounds = load(tmp_path, bass="bass", male="speech_male")
     assert {name: [clip.group for clip in clips] for name, clips in sounds.items()} == {"bass": ["song/1"], "male": [""]}
 
 
@@ -264,7 +273,7 @@ def test_data_that_cannot_be_used_is_named_in_one_line(tmp_path: Path, harm: Cal
     root.mkdir()
     harm(root)
     with pytest.raises(DataError, match=word) as error:
-        load_library(root, "train", {"male": "male"}, RATE_HZ)
+        load(root, male="male")
     assert "\n" not in str(error.value)
 
 
@@ -301,8 +310,8 @@ def test_the_generator_names_a_class_that_it_cannot_make() -> None:
 def test_blended_clips_are_drawn_with_their_share(tmp_path: Path, share: float) -> None:
     loud, soft = (tmp_path / "loud"), (tmp_path / "soft")
     loud.mkdir(), soft.mkdir()
-    own = {leaf: [clip(loud, noise(2.0, n), chance=1 / 3) for n in range(3)] for leaf in LEAVES}
-    made = {leaf: [clip(soft, np.full(2 * RATE_HZ, 999, np.int16))] for leaf in LEAVES}
+    own = Library({leaf: [clip(loud, noise(2.0, n), chance=1 / 3) for n in range(3)] for leaf in LEAVES})
+    made = Library({leaf: [clip(soft, np.full(2 * RATE_HZ, 999, np.int16))] for leaf in LEAVES})
     both = blend(own, made, share)
     assert all(sum(clip.chance for clip in clips) == pytest.approx(1) for clips in both.values())
     stems = np.concatenate([draw(both, replace(PLAIN, activity=1), 3, n)[:, 0] for n in range(40)])

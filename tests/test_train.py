@@ -1,58 +1,29 @@
 """A whole training, small: it learns, its checkpoints are safe and complete, and what is wrong is said in one line."""
 
-import csv
+import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import soundfile
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sepstream.errors import DataError
+from sepstream_training.checkpoints import start_from
 from sepstream_training.cli import train_main
+from sepstream_training.data.loader import Mixtures
+from sepstream_training.models.disk_head import DiskHead
 from sepstream_training.recipe import RECIPES, TrainSpec, load_recipe, recipe_from_tree, recipe_to_tree, recipe_to_yaml
+from sepstream_training.schedule import Plateau
 from sepstream_training.train import Separation, load_network, sounds, train, training_facts
-
-Capture = pytest.CaptureFixture[str]
-
-SMALL = ["data.synthetic_seconds=2", "data.valid_mixtures=2", "mix.seconds=0.5", "train.batch=2"]
-SHORT = [*SMALL, "train.steps=6", "train.validate_every=2"]
-NETWORKS = {
-    "band_split": [],
-    "hyper_unmix": ["model.kind=hyper_unmix", "model.options={bins: 342, units: 6, layers: 2, dilation: 3, dropout: 0.5}"],
-}
+from training_runs import NETWORKS, SHORT, SMALL, Capture, log, one_line, read, run, same_state
 
 torch.set_num_threads(1)
-
-
-def run(out: Path, *arguments: str) -> int:
-    return train_main(["tiny", *arguments, "--quiet", "--out", str(out)])
-
-
-def read(checkpoint: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-    return state
-
-
-def log(out: Path) -> list[dict[str, str]]:
-    files = sorted(out.glob("csv/*/metrics.csv"), key=lambda path: int(path.parent.name.rpartition("_")[2]))
-    return [row for path in files for row in csv.DictReader(path.read_text().splitlines())]
-
-
-def same_state(one: Path, other: Path) -> None:
-    """Weights, averages and optimiser, bit for bit."""
-    a, b = read(one), read(other)
-    assert a["global_step"] == b["global_step"]
-    for key in ("current_model_state", "state_dict", "averaging_state"):
-        assert a[key].keys() == b[key].keys()
-        for name in a[key]:
-            assert torch.equal(a[key][name], b[key][name]), f"{key} {name}"
-    moments = [state["optimizer_states"][0]["state"] for state in (a, b)]
-    for index, values in moments[0].items():
-        for name, value in values.items():
-            assert torch.equal(value, moments[1][index][name]), f"optimizer {index} {name}"
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Signals = signal.SIGINT) -> None:
@@ -65,14 +36,6 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, number: signal.Sign
         return original(self, batch, index)
 
     monkeypatch.setattr(Separation, "training_step", interrupted)
-
-
-def one_line(capsys: Capture) -> str:
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1, err
-    assert err.startswith("sep-train: ")
-    return err
 
 
 # ---- it learns --------------------------------------------------------------------------------------------------------
@@ -178,10 +141,238 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
 
     monkeypatch.setattr(Separation, "losses", poisoned)
     assert run(tmp_path / "out", *SHORT, *(["--resume", "auto"] if resumed else [])) == 2
-    assert "is nan at step 3; lower train.rate" in one_line(capsys)
+    assert "the loss is nan at step 3, mixtures 6, 7 of seed 1; lower train.rate" in one_line(capsys)
     state = read(tmp_path / "out/last.ckpt")
     assert state["global_step"] == 3
     assert all(value.isfinite().all() for key in ("state_dict", "current_model_state") for value in state[key].values())
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_the_mixtures_of_a_broken_step_are_named_and_can_be_made_again(
+    tmp_path: Path, resumed: bool, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The second batch of the second step: its numbers are found where the data is made, not where it is counted."""
+    broken = {6, 7}
+    original = Mixtures.__getitem__
+
+    def poisoned(self: Mixtures, number: int) -> torch.Tensor:
+        return original(self, number) * (torch.nan if self.split == "train" and number in broken else 1)
+
+    arguments = [*SHORT, "train.accumulate=2", "train.validate_every=1"]
+    if resumed:
+        assert run(tmp_path / "out", *arguments, "train.steps=1") == 0
+    monkeypatch.setattr(Mixtures, "__getitem__", poisoned)
+    assert run(tmp_path / "out", *arguments, *(["--resume", "auto"] if resumed else [])) == 2
+    assert "the loss is nan at step 1, mixtures 6, 7 of seed 1;" in one_line(capsys)
+    assert all(value.isfinite().all() for value in read(tmp_path / "out/last.ckpt")["state_dict"].values())
+    broken.clear()
+    assert run(tmp_path / "out", *arguments, "train.steps=2", "--resume", "auto") == 0
+
+
+def test_a_gradient_that_is_no_number_names_the_whole_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """The square root of nothing: a loss of 0, a slope of infinity times 0."""
+    original = Separation.losses
+
+    def steep(self: Separation, stems: torch.Tensor) -> dict[str, torch.Tensor]:
+        losses = original(self, stems)
+        zero = (losses["loss"] - losses["loss"].detach()).abs().sqrt()
+        return {**losses, "loss": losses["loss"] + zero} if self.training else losses
+
+    monkeypatch.setattr(Separation, "losses", steep)
+    assert run(tmp_path / "out", *SHORT, "train.accumulate=2") == 2
+    assert "the gradient is nan at step 0, mixtures 0, 1, 2, 3 of seed 1;" in one_line(capsys)
+
+
+def test_a_validation_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    original = Separation.losses
+
+    def poisoned(self: Separation, stems: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: value if self.training else value * torch.nan for name, value in original(self, stems).items()}
+
+    monkeypatch.setattr(Separation, "losses", poisoned)
+    assert run(tmp_path / "out", *SHORT) == 2
+    assert "the validation loss is nan at step 2; lower train.rate" in one_line(capsys)
+
+
+# ---- how it goes on ---------------------------------------------------------------------------------------------------
+
+EVERYTHING = ["data.workers=1", "train.accumulate=2", "train.validate_every=1", "train.steps=7", "train.ema=0.7", "train.keep=2"]
+EVERYTHING += ["train.schedule=plateau", "train.plateau_patience=0", "train.rate=1", "train.warmup_steps=0", "train.patience=20"]
+EVERYTHING += ["train.weight_decay=0.1"]
+KILLED_AT_STEP_5 = """
+import os, signal, sys
+import torch
+torch.set_num_threads(1)
+from sepstream_training.cli import train_main
+from sepstream_training.train import Separation
+original = Separation.training_step
+def killed(self, batch, index):
+    if index == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, batch, index)
+Separation.training_step = killed
+train_main(sys.argv[1:])
+"""
+
+
+def test_a_run_killed_amid_a_step_goes_on_to_the_same_losses_and_weights(tmp_path: Path) -> None:
+    """With everything that has a memory: averages, accumulated gradients, a plateau that has cut, data workers, patience."""
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments = [*SMALL, *NETWORKS["hyper_unmix"], *EVERYTHING]
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT_STEP_5, "tiny", *arguments, "--quiet", "--out", str(broken)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    assert read(broken / "last.ckpt")["global_step"] == 5
+    assert read(broken / "last.ckpt")["callbacks"]["Rate"]["cuts"] > 0
+    assert run(broken, *arguments, "--resume", "auto") == 0
+    assert run(whole, *arguments) == 0
+    same_state(whole / "last.ckpt", broken / "last.ckpt")
+    one, other = read(whole / "last.ckpt"), read(broken / "last.ckpt")
+    assert one["callbacks"]["Rate"] == other["callbacks"]["Rate"]
+    assert one["mixtures"] == other["mixtures"] == 7 * 2 * 2
+    losses = [[row["valid/loss"] for row in log(out) if row["valid/loss"]] for out in (whole, broken)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 7
+    kept = [sorted(path.name for path in out.glob("step=*.ckpt")) for out in (whole, broken)]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 2
+
+
+@pytest.mark.parametrize("index", [2, 3])
+def test_ctrl_c_loses_neither_a_step_nor_a_validation(tmp_path: Path, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pressed in the first half of a step, and in the second, after which a validation is due."""
+    arguments = [*SHORT, "train.accumulate=2", "train.steps=3", "train.schedule=plateau", "train.plateau_patience=0"]
+    original = Separation.training_step
+
+    def interrupted(self: Separation, batch: torch.Tensor, number: int) -> torch.Tensor:
+        if number == index:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, batch, number)
+
+    assert run(tmp_path / "whole", *arguments) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Separation, "training_step", interrupted)
+        assert run(tmp_path / "broken", *arguments) == 130
+    assert read(tmp_path / "broken/last.ckpt")["global_step"] == 2
+    assert run(tmp_path / "broken", *arguments, "--resume", "auto") == 0
+    same_state(tmp_path / "whole/last.ckpt", tmp_path / "broken/last.ckpt")
+    assert [row["valid/loss"] for row in log(tmp_path / "whole")] == [row["valid/loss"] for row in log(tmp_path / "broken")]
+
+
+def test_patience_ends_a_run_that_learns_nothing_and_more_patience_goes_on(tmp_path: Path, capsys: Capture) -> None:
+    arguments = ["tiny", *SMALL, "train.validate_every=1", "train.steps=9", "train.rate=1e-12", "train.ema=0"]
+    flags = ["--out", str(tmp_path / "out"), "--resume", "auto"]
+    assert train_main([*arguments, "train.patience=2", *flags]) == 0
+    steps = read(tmp_path / "out/last.ckpt")["global_step"]
+    assert steps < 9
+    assert capsys.readouterr().out == f"{tmp_path}/out/last.ckpt: {steps} steps, and no better for 2 validations\n"
+    assert train_main([*arguments, "train.patience=2", *flags]) == 0
+    assert read(tmp_path / "out/last.ckpt")["global_step"] == steps
+    assert train_main([*arguments, "train.patience=3", *flags]) == 0
+    assert read(tmp_path / "out/last.ckpt")["global_step"] > steps
+
+
+@given(losses=st.lists(st.floats(0.1, 10), max_size=40), patience=st.integers(0, 4))
+def test_a_plateau_is_torchs_own(losses: list[float], patience: int) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+    theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience, threshold=0.0, eps=0.0)
+    ours, spec = Plateau(), TrainSpec(schedule="plateau", warmup_steps=0)
+    for loss in losses:
+        theirs.step(loss)
+        ours = ours.after(loss, patience)
+        assert spec.rate_factor(10**6, ours.cuts) == optimizer.param_groups[0]["lr"]
+        assert Plateau(**ours._asdict()) == ours
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_as_many_best_checkpoints_are_kept_as_are_wanted(tmp_path: Path, keep: int) -> None:
+    assert run(tmp_path / "out", *SHORT, f"train.keep={keep}") == 0
+    assert len(list((tmp_path / "out").glob("step=*.ckpt"))) == keep
+
+
+def test_a_run_in_16_bits_learns_and_exports_in_32(tmp_path: Path) -> None:
+    arguments = [*SMALL, "train.steps=20", "train.validate_every=10", "train.rate=2e-2", "train.precision=bf16-mixed"]
+    assert run(tmp_path / "out", *arguments) == 0
+    losses = [float(row["valid/loss"]) for row in log(tmp_path / "out") if row["valid/loss"]]
+    assert losses[-1] < losses[0]
+    _, network = load_network(tmp_path / "out/last.ckpt")
+    assert {value.dtype for value in network.parameters()} == {torch.float32}
+
+
+def test_the_disk_stays_in_32_bits() -> None:
+    head = DiskHead(7)
+    v = torch.randn(3, 2, 50).bfloat16() * 2
+    with torch.autocast("cpu", torch.bfloat16):
+        logits, u = head(v)
+    expected = head(v.float())
+    assert torch.equal(logits, expected[0])
+    assert torch.equal(u, expected[1])
+
+
+def test_throughput_is_in_every_log(tmp_path: Path, capsys: Capture, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = ["tiny", *SMALL, "train.steps=10", "train.validate_every=5", "--out", str(tmp_path / "out")]
+    with caplog.at_level("INFO", "sepstream_training"):
+        assert train_main(arguments) == 0
+    rows = [row for row in log(tmp_path / "out") if row["train/waiting"]]
+    assert rows
+    for row in rows:
+        assert 0 <= float(row["train/waiting"]) <= 1
+        assert float(row["train/hours_a_minute"]) > 0
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("step ")]
+    assert len(lines) == 2
+    assert lines[0].startswith("step 5 of 10: ")
+    assert all(word in lines[0] for word in ("train/hours_a_minute", "train/waiting", "valid/loss", "steps/s", " left"))
+
+
+# ---- another start ----------------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_starts_from_anothers_weights(tmp_path: Path) -> None:
+    """A rate of next to nothing leaves them as they were; steps and mixtures are counted anew."""
+    assert run(tmp_path / "one", *SHORT) == 0
+    still = [*SMALL, "train.steps=1", "train.validate_every=1", "train.rate=1e-12", "train.ema=0"]
+    assert run(tmp_path / "two", *still, "seed=9", "--start", str(tmp_path / "one/last.ckpt")) == 0
+    old, new = read(tmp_path / "one/last.ckpt"), read(tmp_path / "two/last.ckpt")
+    for name, value in old["state_dict"].items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(new["state_dict"][name], value, atol=1e-9, rtol=1e-6)
+    assert (new["global_step"], new["mixtures"]) == (1, 2)
+
+
+def test_what_a_network_has_grown_keeps_its_initialisation_and_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(tmp_path / "one", *SHORT, "train.steps=1") == 0
+    recipe = load_recipe("tiny", [*SMALL, "model.options.blocks=2", "model.options.whole=8"])
+    torch.manual_seed(5)
+    module, fresh = Separation(recipe), Separation(recipe)
+    fresh.load_state_dict(module.state_dict())
+    with caplog.at_level("INFO", "sepstream_training"):
+        start_from(module, recipe, tmp_path / "one/last.ckpt")
+    old = read(tmp_path / "one/last.ckpt")["state_dict"]
+    grown = [name for name in module.state_dict() if name not in old]
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, fresh.state_dict()[name] if name in grown else old[name])
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"not in '{tmp_path}/one/last.ckpt', so they start as they are made: blocks.0.whole.")
+    assert line.count(", ") == len(grown)  # a comma each but the first, and one in the words before
+
+
+def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) -> None:
+    assert run(tmp_path / "one", *SHORT, "train.steps=1", "model.options.blocks=2") == 0
+    one, other_rate = str(tmp_path / "one/last.ckpt"), ["sample_rate_hz=44100", "follow_hz=[5000, 7000]"]
+    for arguments, words in (
+        (["--start", one, "model.options.blocks=2", "model.options.units=9"], "is another network's (size mismatch"),
+        (["--start", one], "is another network's (Unexpected key(s)"),
+        (["--start", one, "--resume", one], "--resume goes on with a run, --start begins another from its weights; choose one"),
+        (["--start", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read"),
+        (["--start", one, "model.options.blocks=2", *other_rate], "has bins of 23.4375 Hz (48000 Hz, live), the"),
+        (["--resume", one, "model.options.blocks=2", *other_rate], "use its sample_rate_hz and geometry"),
+    ):
+        assert run(tmp_path / "two", *SHORT, *arguments) == 2
+        assert words in one_line(capsys)
 
 
 # ---- what is wrong is said --------------------------------------------------------------------------------------------
@@ -202,6 +393,13 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(
         (["train.steps=2.5"], "'train.steps' is 2.5; expected a whole number"),
         (["train.steps=0"], "'train.steps' is 0; expected 1 or more"),
         (["train.ema=1"], "'train.ema' is 1.0; expected 0 to 1, without 1"),
+        (["train.accumulate=0"], "'train.accumulate' is 0; expected 1 or more"),
+        (["train.patience=-1"], "'train.patience' is -1; expected 0 or more"),
+        (["train.keep=-1"], "'train.keep' is -1; expected 0 or more"),
+        (["train.weight_decay=-1"], "'train.weight_decay' is -1.0; expected 0 or more"),
+        (["train.plateau_factor=1"], "'train.plateau_factor' is 1.0; expected between 0 and 1"),
+        (["train.precision=bf16"], "'train.precision' is 'bf16'; expected one of 32-true, bf16-mixed, 16-mixed"),
+        (["train.schedule=platau"], "'train.schedule' is 'platau'; expected one of constant-decay, plateau"),
         (["train=fast"], "'train' is 'fast'; expected keys and values"),
         (["classes={speech: male}"], "'classes.speech' is 'male'; expected a list"),
         (["classes={speech: [male], music: [male]}"], "expected different names"),

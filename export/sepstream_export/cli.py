@@ -33,7 +33,11 @@ def eval_main(argv: Sequence[str] | None = None) -> int:
     """``sep-eval``: 0 and a table (or JSON) on stdout, or 2 (130 after Ctrl-C) and one line on stderr."""
     parser = argparse.ArgumentParser(prog="sep-eval", description="SI-SDR of a model on fixed mixtures, as it is heard.")
     parser.add_argument("model", metavar="MODEL", help="a bundle (folder or name) or a checkpoint")
-    parser.add_argument("dataset", metavar="DATASET", help="folder with sounds in valid/CLASS, or: synthetic (needs no data)")
+    parser.add_argument(
+        "dataset",
+        metavar="DATASET",
+        help="a data set (folder with sounds in valid/CLASS, tracks, shards, ...), or: synthetic (needs no data)",
+    )
     parser.add_argument("--mixtures", type=_count, default=60, metavar="N", help="how many mixtures of 10 s (default 60)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a Markdown table")
     return _guard("sep-eval", _evaluate, parser.parse_args(argv))
@@ -97,15 +101,22 @@ def _score_checkpoint(checkpoint: Path, score: Callable[[Bundle], dict[str, Any]
         return score(export(checkpoint, Path(scratch) / "bundle", name="checkpoint"))
 
 
+TABLES_AND_SHARDS = (".csv", ".parquet", ".tar")  # data sets that are no folders
+
+
 def _scorer(dataset: str, count: int) -> Callable[[Bundle], dict[str, Any]]:
     """Scores a bundle on ``count`` mixtures of the data set. Raises DataError at once for a folder that is not there."""
-    from .evaluate import FLOOR_DB, PLAIN, SYNTHETIC, evaluate, mixtures
+    from .evaluate import FLOOR_DB, SYNTHETIC, evaluate, mixtures, what_is_heard
 
-    if dataset != SYNTHETIC and not Path(dataset).is_dir():
+    if dataset != SYNTHETIC and not Path(dataset).is_dir() and Path(dataset).suffix not in TABLES_AND_SHARDS:
         raise DataError(f"data set '{dataset}' is no folder; expected sounds in {dataset}/valid/CLASS, or the word {SYNTHETIC}")
-    origin = "generated" if dataset == SYNTHETIC else "unseen"
-    about = (
-        f"{count} mixtures of {PLAIN.seconds:g} s, half mono, half stereo, of {origin} sounds, through the streaming path. "
-        f"Means over the mixtures in which a class sounds, SI-SDR in dB; an output of silence counts as {FLOOR_DB:g} dB."
-    )
-    return lambda bundle: {"about": about, **evaluate(bundle, mixtures(dataset, bundle, count))}
+
+    def scored(bundle: Bundle) -> dict[str, Any]:
+        heard = what_is_heard(dataset, bundle, count)
+        about = (
+            f"{heard}, through the streaming path. Means over the mixtures in which a class sounds, SI-SDR in dB; an output of "
+            f"silence counts as {FLOOR_DB:g} dB."
+        )
+        return {"about": about, **evaluate(bundle, mixtures(dataset, bundle, count))}
+
+    return scored

@@ -17,14 +17,18 @@ from sepstream.errors import BundleError
 from sepstream.pipeline import Pipeline
 from sepstream.selection import Selection
 from sepstream.spectral import Stft
-from sepstream_training.data.library import Library, generate_library, load_library
-from sepstream_training.data.mixing import MixSpec, draw_mixture
+from sepstream_training.data.entries import Wanted
+from sepstream_training.data.layouts import has_split, layout_of, read_library
+from sepstream_training.data.library import Library, generate_library
+from sepstream_training.data.mixing import MixSpec, draw_mixture, hear
 from sepstream_training.metrics import is_silent, si_sdr
 
 F32 = NDArray[np.float32]
 
 SYNTHETIC = "synthetic"  # in the place of a data set's folder: the generator's sounds, which need no data
 SYNTHETIC_CLIPS, SYNTHETIC_SECONDS = 4, 20.0  # of each class
+LONGEST_S = 60.0  # of a track; of a longer one its middle is heard
+ISOLATED = ("folders", "manifest")  # layouts of sounds that the mixtures place, so they are read as mono
 
 # SI-SDR counts within these bounds, for model, mixture and oracle alike. Silence in the place of a source is -inf: it
 # scores the floor, and as the mixture never scores less, silence is never an improvement.
@@ -68,16 +72,28 @@ class Score:
 
 
 def mixtures(root: Path | str, bundle: Bundle, count: int, seed: int = 2026) -> Iterator[F32]:
-    """(leaves, 2, samples) stems of ``count`` unseen mixtures at the bundle's rate: mono and stereo in turn, no
-    augmentation. Mixture n depends on ``seed`` and n alone.
+    """(leaves, 2, samples) stems of ``count`` unseen mixtures at the bundle's rate: the data set's own tracks as they stand
+    (at most as many as there are), or, where it has none, drawn ones: mono and stereo in turn, no augmentation; mixture n
+    depends on ``seed`` and n alone.
 
-    A class is looked for in ``root/valid/CLASS`` or ``root/valid/PARENT_CLASS``. Raises DataError where it is not there.
+    ``root`` is a data set of any layout, heard in its split for testing or, if it has none, for validation. A class goes by
+    CLASS or PARENT_CLASS there. Raises DataError where it is not there.
     """
-    library = _library(root, bundle)
-    families = {parent: _members(bundle, parent) for parent in bundle.parents}
-    for index in range(count):
+    library, families = _library(root, bundle), _families(bundle)
+    for track in library.tracks[:count]:
+        length = min(track.length, round(LONGEST_S * bundle.sample_rate_hz))
+        yield hear(track, families, (track.length - length) // 2, length).leaves
+    for index in range(0 if library.tracks else count):
         rng = np.random.default_rng([seed, index])
         yield draw_mixture(library, families, replace(PLAIN, stereo=float(index % 2)), bundle.sample_rate_hz, rng)
+
+
+def what_is_heard(root: Path | str, bundle: Bundle, count: int) -> str:
+    """The mixtures of ``mixtures`` in words."""
+    if str(root) != SYNTHETIC and layout_of(_unseen(root, bundle)) not in ISOLATED:
+        return f"The data set's own tracks as they stand, at most {count}, of at most {LONGEST_S:g} s"
+    origin = "generated" if str(root) == SYNTHETIC else "unseen"
+    return f"{count} mixtures of {PLAIN.seconds:g} s, half mono, half stereo, of {origin} sounds"
 
 
 def evaluate(bundle: Bundle, scenes: Iterable[F32]) -> dict[str, Any]:
@@ -121,13 +137,19 @@ def _library(root: Path | str, bundle: Bundle) -> Library:
     if str(root) == SYNTHETIC:
         rate_hz = bundle.sample_rate_hz
         return generate_library(bundle.leaves, "valid", rate_hz, count=SYNTHETIC_CLIPS, seconds=SYNTHETIC_SECONDS)
-    folders = {leaf: _folder(Path(root), bundle, leaf) for leaf in bundle.leaves}
-    return load_library(Path(root), "valid", folders, bundle.sample_rate_hz)
+    wanted = _unseen(root, bundle)
+    return read_library(wanted, bundle.sample_rate_hz, channels=1 if layout_of(wanted) in ISOLATED else 2)
 
 
-def _folder(root: Path, bundle: Bundle, leaf: str) -> str:
-    longer = f"{_parent(bundle, leaf)}_{leaf}"
-    return longer if (root / "valid" / longer).is_dir() else leaf
+def _unseen(root: Path | str, bundle: Bundle) -> Wanted:
+    """The split for testing, or the one for validation."""
+    names = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
+    splits = [Wanted(Path(root), split, names, _families(bundle)) for split in ("test", "valid")]
+    return next(filter(has_split, splits), splits[-1])
+
+
+def _families(bundle: Bundle) -> dict[str, list[str]]:
+    return {parent: _members(bundle, parent) for parent in bundle.parents}
 
 
 def _parent(bundle: Bundle, leaf: str) -> str | None:

@@ -10,6 +10,7 @@ import torch
 
 from sepstream.contract import MANIFEST, BandSpec, Bundle, ClassSpec, DiskSpec, GraphSpec, write_bundle
 from sepstream.errors import BundleError
+from sepstream_training.draw import colour
 from sepstream_training.recipe import Recipe
 from sepstream_training.train import load_network, training_facts
 
@@ -19,7 +20,6 @@ from .parity import measure
 from .speed import time_per_hop
 
 MANY_HOPS = 48  # per call for files: two to three times faster, and a quarter of a second at 48 kHz
-COLOURS = ("#e8a33d", "#3d8be8", "#4fb3bf", "#e86a92", "#7e57c2", "#d9534f", "#5cb85c", "#8d6e63", "#26a69a", "#c0ca33")
 
 Evaluate = Callable[[Bundle], Mapping[str, Any]]
 
@@ -68,7 +68,7 @@ def _manifest(recipe: Recipe, network: Any, name: str, graphs: Sequence[GraphSpe
         stft=recipe.stft,
         lookahead_hops=0,
         band=BandSpec(recipe.band_bins, low, high),
-        classes=tuple(ClassSpec(c, parent_of.get(c), COLOURS[i % len(COLOURS)]) for i, c in enumerate(recipe.class_names)),
+        classes=tuple(ClassSpec(c, parent_of.get(c), colour(i)) for i, c in enumerate(recipe.class_names)),
         disk=_disk(network.head),
         graphs=tuple(graphs),
         opset=OPSET,

@@ -10,6 +10,7 @@ import yaml
 from sepstream.contract import StftSpec, geometry
 from sepstream.errors import DataError, nearest
 
+from .data.lsx import read_tree
 from .data.mixing import MixSpec
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -23,14 +24,27 @@ def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
 
 @dataclass(frozen=True)
 class DataSpec:
-    """Where the sounds are. ``root`` is a folder, or ``synthetic`` for sources that need no data.
+    """Where the sounds are. ``root`` is a data set of some ``layout`` (a file of that name in ``data`` says what it is), or
+    ``synthetic`` for sources that need no data.
+
+    ``folders`` says what a class goes by there: a name (of a folder, a file, an instrument) or a list of names, and ``*`` for
+    whatever no other class goes by; without an entry it is the class's own. Of premixed data, the part ``as_is`` of the
+    training mixtures are tracks as they stand, the others are drawn from their stems at random; validation hears the tracks.
+    Of shards, each worker holds ``window`` units (clips, or pieces of tracks) to draw from, and after ``draws`` mixtures takes
+    the next one for the oldest.
 
     The generator's clips are made once, then cached: ``synthetic_clips`` of each class, for each split. Beside a
     folder's own sounds, a training clip is one of them with probability ``synthetic_share``.
     """
 
     root: str = "synthetic"
-    folders: Mapping[str, str] = field(default_factory=dict)  # class -> folder; a class without an entry is its own
+    layout: str = "auto"  # folders, manifest, stems, lsx, musdb18, slakh, shards; auto: as the data set looks
+    folders: Mapping[str, Any] = field(default_factory=dict)
+    tree: str = ""  # layout lsx: a TOML file that names the files of a track
+    channels: int = 1  # 2: stereo stays stereo; 1: the mean of the channels, panned when it is mixed
+    as_is: float = 0.0
+    window: int = 64
+    draws: int = 4
     licence: str = ""  # licences and attribution that the card of a model must carry
     workers: int = 1
     valid_mixtures: int = 24
@@ -40,10 +54,22 @@ class DataSpec:
     synthetic_engine: str = "auto"  # programs, numpy, or auto: programs where they are installed
 
     def __post_init__(self) -> None:
+        for leaf in self.folders:
+            _expect(bool(self.names(leaf)), f"data.folders.{leaf}", self.folders[leaf], "a name or a list of names")
+        _expect(self.channels in (1, 2), "data.channels", self.channels, "1 or 2")
+        _expect(0 <= self.as_is <= 1, "data.as_is", self.as_is, "0 to 1")
+        _expect(self.window >= 1, "data.window", self.window, "1 or more")
+        _expect(self.draws >= 1, "data.draws", self.draws, "1 or more")
         _expect(self.workers >= 0, "data.workers", self.workers, "0 or more")
         _expect(self.valid_mixtures >= 1, "data.valid_mixtures", self.valid_mixtures, "1 or more")
         _expect(0 <= self.synthetic_share <= 1, "data.synthetic_share", self.synthetic_share, "0 to 1")
         _expect(self.synthetic_clips >= 1, "data.synthetic_clips", self.synthetic_clips, "1 or more")
+
+    def names(self, leaf: str) -> list[str]:
+        """What a class goes by in the data set; nothing where ``folders`` says something that is no name."""
+        named = self.folders.get(leaf, leaf)
+        names = named if isinstance(named, list) else [named]
+        return names if all(isinstance(name, str) and name for name in names) else []
 
 
 @dataclass(frozen=True)
@@ -62,35 +88,61 @@ class LossSpec:
     sdr: float = 0.0
 
 
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+SCHEDULES = ("constant-decay", "plateau")
+
+
 @dataclass(frozen=True)
 class TrainSpec:
-    """The run. The rate warms up, stays, and falls linearly to zero over the last ``decay_steps`` (0: it stays).
+    """The run. A step is ``accumulate`` batches of every process; ``patience`` counts validations (0: no early stop).
+
+    The rate warms up, and then, by ``schedule``: ``constant-decay`` stays and falls linearly to zero over the last
+    ``decay_steps`` (0: it stays); ``plateau`` is multiplied by ``plateau_factor`` whenever more than
+    ``plateau_patience`` validations in a row have brought no lower loss.
 
     To go on longer with a larger ``steps``, resume from a checkpoint that was written before the fall.
     """
 
-    batch: int = 10
+    batch: int = 10  # mixtures, of one process
+    accumulate: int = 1
     steps: int = 4000
     rate: float = 2e-3
+    schedule: str = "constant-decay"
     warmup_steps: int = 100
     decay_steps: int = 1000
+    plateau_factor: float = 0.5
+    plateau_patience: int = 10
+    weight_decay: float = 0.0  # apart from the gradient, as in AdamW
     clip: float = 5.0
     ema: float = 0.998
+    precision: str = "32-true"
     validate_every: int = 250
+    patience: int = 0
+    keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
+    views: int = 2  # validation mixtures that TensorBoard shows and plays
+    views_every_s: float = 900.0  # at most that often
     threads: int = 0  # 0: as many as torch likes
 
     def __post_init__(self) -> None:
-        for name in ("batch", "steps", "validate_every"):
+        for name in ("batch", "accumulate", "steps", "validate_every"):
             _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
-        for name in ("warmup_steps", "decay_steps", "threads"):
+        for name in (
+            *("warmup_steps", "decay_steps", "plateau_patience", "weight_decay", "patience", "keep"),
+            *("views", "views_every_s", "threads"),
+        ):
             _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         for name in ("rate", "clip"):
             _expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
         _expect(0 <= self.ema < 1, "train.ema", self.ema, "0 to 1, without 1")
+        _expect(0 < self.plateau_factor < 1, "train.plateau_factor", self.plateau_factor, "between 0 and 1")
+        for name, known in (("precision", PRECISIONS), ("schedule", SCHEDULES)):
+            _expect(getattr(self, name) in known, f"train.{name}", getattr(self, name), f"one of {', '.join(known)}")
 
-    def rate_factor(self, step: int) -> float:
-        """What ``rate`` is multiplied with at ``step``, counted from 0: warm-up, stable, decay."""
+    def rate_factor(self, step: int, cuts: int = 0) -> float:
+        """What ``rate`` is multiplied with at ``step``, counted from 0, after so many ``cuts`` of a plateau."""
         warm = (step + 1) / self.warmup_steps if self.warmup_steps else 1.0
+        if self.schedule == "plateau":
+            return min(1.0, warm) * self.plateau_factor**cuts
         left = max(0, self.steps - step) / self.decay_steps if self.decay_steps else 1.0
         return min(1.0, warm, left)
 
@@ -164,7 +216,7 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
         raise DataError(f"recipe '{path}' holds {tree!r}; expected keys and values")
     for override in overrides:
         _set(tree, override)
-    return recipe_from_tree(tree)
+    return recipe_from_tree(_with_classes(tree))
 
 
 def recipe_from_tree(tree: Mapping[str, Any]) -> Recipe:
@@ -181,6 +233,13 @@ def recipe_to_tree(recipe: Recipe) -> dict[str, Any]:
 def recipe_to_yaml(recipe: Recipe) -> str:
     """The text that ``load_recipe`` reads, every default written out."""
     return str(yaml.safe_dump(recipe_to_tree(recipe), sort_keys=False, default_flow_style=None, width=100))
+
+
+def _with_classes(tree: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that has no classes of its own takes those of the class tree that its data names."""
+    data = tree.get("data")
+    named = data.get("tree") if isinstance(data, Mapping) else None
+    return {**tree, "classes": read_tree(Path(named).expanduser()).families} if named and "classes" not in tree else tree
 
 
 def _find(name_or_path: str) -> Path:

@@ -1,23 +1,43 @@
 """One training run, from seed to checkpoint. Lightning turns the crank; what is learned is below."""
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor
 
 from sepstream.errors import DataError
 
-from .callbacks import LastCheckpoint, Progress, Report, StopOnSignal, Stopped, quiet_lightning
-from .data.library import Library, blend, generate_library, load_library
-from .data.loader import training_batches, validation_batches
+from . import checkpoints
+from .callbacks import (
+    BestCheckpoints,
+    Diverged,
+    LastCheckpoint,
+    Patience,
+    Progress,
+    Report,
+    StopOnSignal,
+    Stopped,
+    Throughput,
+    quiet_lightning,
+)
+from .data.loader import sounds, training_batches, training_sounds, validation_batches
+from .hearing import Heard, Hearing
 from .losses import Scene, class_log_masks, make_scene, mask_loss, sdr_loss
 from .models import StreamingNetwork, build
-from .recipe import Recipe, recipe_from_tree, recipe_to_tree
+from .parallel import trainer_arguments
+from .processes import Machines
+from .recipe import Recipe, recipe_to_tree
+from .schedule import Rate
+from .share import Share
+from .views import Scores, Views
+
+ALONE = Machines()
 
 
 class Spectra:
@@ -47,6 +67,11 @@ class Separation(L.LightningModule):
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
         self.spectra = Spectra(recipe, self.network.dilation)
+        self.hearing = Hearing(recipe)
+        self.share, self.first_step = Share(), 0  # where this run begins
+        self.step_losses: list[Tensor] = []  # of the step's batches
+
+    # ---- what is learned
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
@@ -57,48 +82,148 @@ class Separation(L.LightningModule):
         sdr = sdr_loss(log_masks.exp(), scene)
         return {"loss": weights.mask * mask + weights.sdr * sdr, "mask": mask, "sdr": sdr}
 
-    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
-        """Rate and dropout depend on the number of the step alone: a resumed run is the same run."""
-        torch.manual_seed((self.recipe.seed << 32) + self.global_step)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.recipe.train.rate * self.recipe.train.rate_factor(self.global_step)
-
     def training_step(self, batch: Tensor, index: int) -> Tensor:
+        """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
+        torch.manual_seed((self.recipe.seed << 32) + self.numbers(len(self.step_losses))[0])
         losses = self.losses(batch)
-        self.log_dict({f"train/{name}": value for name, value in losses.items()}, prog_bar=True)
+        self.step_losses.append(losses["loss"].detach())
+        self._log("train", losses, prog_bar=True)
         return losses["loss"]
 
     def validation_step(self, batch: Tensor, index: int) -> None:
-        self.log_dict({f"valid/{name}": value for name, value in self.losses(batch).items()}, batch_size=len(batch))
+        self._log("valid", self.losses(batch), batch_size=len(batch))
+
+    def _log(self, stage: str, losses: dict[str, Tensor], **options: Any) -> None:
+        named = {f"{stage}/{name}": value for name, value in losses.items()}
+        self.log_dict(named, sync_dist=self.trainer.world_size > 1, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.Adam(self.parameters(), lr=self.recipe.train.rate)
+        """Rate and decay are set before each step, by schedule.py."""
+        return torch.optim.AdamW(self.parameters(), lr=self.recipe.train.rate, weight_decay=0.0)
+
+    # ---- what is no number
 
     def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, *_: Any, **__: Any) -> None:
         """Clip, and stop here if there is no number: the weights are still those of the last good step."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        losses = torch.stack(self.step_losses)
+        self.step_losses.clear()
         if not torch.isfinite(norm):
-            raise DataError(
-                f"the gradient is {float(norm)} at step {self.global_step}; lower train.rate, "
-                "and go on from the last good state with --resume auto"
-            )
+            self._explain(float(norm), losses)
+
+    def _explain(self, norm: float, own_losses: Tensor) -> None:
+        """Raise Diverged with the numbers of the mixtures; a gradient that 16 bits cannot hold is left to the scaler."""
+        gathered: Any = self.all_gather(own_losses)
+        losses = gathered.view(-1, len(own_losses))  # (processes, batches)
+        bad = (~torch.isfinite(losses)).nonzero().tolist()
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler and not bad and scaler.get_scale() > 1:
+            return
+        what = f"loss is {float(losses[tuple(bad[0])])}" if bad else f"gradient is {norm}"
+        ranks = [replace(self.share, rank=rank) for rank in range(self.share.count)]
+        culprits = bad or [[rank, batch] for rank in range(len(losses)) for batch in range(losses.shape[1])]
+        numbers = sorted(n for rank, batch in culprits for n in self.numbers(batch, ranks[rank]))
+        raise Diverged(
+            f"the {what} at step {self.global_step}, mixtures {', '.join(map(str, numbers))} of seed {self.recipe.seed}; "
+            "lower train.rate, and go on from the last good state with --resume auto"
+        )
+
+    def numbers(self, batch: int, share: Share | None = None) -> range:
+        """The mixtures of the step's ``batch``, counted from 0, in this process or in that of ``share``."""
+        spec = self.recipe.train
+        return (share or self.share).batch((self.global_step - self.first_step) * spec.accumulate + batch, spec.batch)
+
+    # ---- where it goes on
+
+    def begin(self, share: Share, first_step: int) -> None:
+        """The run goes on after ``first_step`` steps, with the mixtures of ``share``."""
+        self.share, self.first_step = share, first_step
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        spec = self.recipe.train
+        new = (int(checkpoint["global_step"]) - self.first_step) * spec.accumulate * spec.batch * self.share.count
+        checkpoint["mixtures"] = self.share.done + new
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A step is whole or it was not taken: Lightning counts batches, also of a step that was broken off."""
+        batches = int(checkpoint["global_step"]) * self.recipe.train.accumulate
+        for count in ("total", "current"):
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"][count]
+            progress.update(dict.fromkeys(progress, batches))
+
+    # ---- what is heard (views.Hears)
+
+    def hear(self, stems: Tensor) -> Heard:
+        """(leaves, C, samples) -> one mixture taken apart as a listener would hear it."""
+        return self.hearing(self.network, stems)
+
+    @property
+    def class_names(self) -> list[str]:
+        return self.recipe.class_names
+
+    @property
+    def parents(self) -> int:
+        return len(self.recipe.classes)
+
+    @property
+    def rate_hz(self) -> int:
+        return self.recipe.training_rate_hz
+
+    def disk(self) -> tuple[Tensor, float] | None:
+        vectors = self.network.head.vectors().detach()
+        return (vectors, self.network.head.curvature()) if vectors.shape[1] == 3 else None
+
+
+class Sounds(L.LightningDataModule):
+    """The clips of a recipe, prepared by one process of each node, and mixed by all."""
+
+    def __init__(self, recipe: Recipe, share: Share) -> None:
+        super().__init__()
+        self.recipe, self.share = recipe, share
+
+    def prepare_data(self) -> None:
+        self._load()
+
+    def setup(self, stage: str) -> None:
+        if not hasattr(self, "valid"):
+            self._load()
+
+    def _load(self) -> None:
+        self.train, self.valid = training_sounds(self.recipe), sounds(self.recipe, "valid")
+
+    def train_dataloader(self) -> Any:
+        return training_batches(self.train, self.recipe, self.share)
+
+    def val_dataloader(self) -> Any:
+        return validation_batches(self.valid, self.recipe, self.share)
 
 
 class Trained(NamedTuple):
-    """Where a run ended: its last checkpoint, and the steps taken; fewer than the recipe's if it was interrupted."""
+    """Where a run ended: its last checkpoint, the steps taken, and whether it was asked to stop before its time."""
 
     checkpoint: Path
     steps: int
+    interrupted: bool = False
 
 
-def train(recipe: Recipe, out: Path, resume: Path | None = None, progress: bool = True) -> Trained:
-    """Run ``recipe``, from the start or from the checkpoint ``resume``; checkpoints and logs go to ``out``.
+def train(
+    recipe: Recipe,
+    out: Path,
+    resume: Path | None = None,
+    *,
+    start: Path | None = None,
+    machines: Machines = ALONE,
+    progress: bool = True,
+) -> Trained:
+    """Run ``recipe``, anew, from the weights of ``start``, or on from the checkpoint ``resume``; everything goes to ``out``.
 
     Raises DataError for data or a checkpoint that do not fit, and for a loss that is no number. An interrupt
-    (Ctrl-C) ends the run after the current step; ``out/last.ckpt`` goes on from there.
+    (Ctrl-C) ends the run after the current step; ``out/last.ckpt`` goes on from there. With more than one process
+    in ``machines``, this is one of them (processes.py).
     """
     last = _prepare(out, resume)
-    seen = _steps_done(resume) if resume else 0
+    before = checkpoints.read(resume) if resume else None
+    seen, heard = (int(before["global_step"]), checkpoints.mixtures_heard(before)) if before else (0, 0)
     if resume and seen >= recipe.train.steps:
         return Trained(resume, seen)
     L.seed_everything(recipe.seed, verbose=False)
@@ -106,18 +231,17 @@ def train(recipe: Recipe, out: Path, resume: Path | None = None, progress: bool 
         torch.set_num_threads(recipe.train.threads)
     module = Separation(recipe)
     if resume:
-        _load(module, resume)
-    train_sounds, valid_sounds = sounds(recipe, "train"), sounds(recipe, "valid")
+        checkpoints.load(module, recipe, resume)
+    elif start:
+        checkpoints.start_from(module, recipe, start)
+    stop = StopOnSignal()
     with quiet_lightning(), suppress(Stopped):
-        trainer = _trainer(recipe, last, seen, progress)
-        trainer.fit(
-            module,
-            training_batches(train_sounds, recipe, seen),
-            validation_batches(valid_sounds, recipe),
-            ckpt_path=resume,
-            weights_only=True,
-        )
-    return Trained(last, trainer.global_step)
+        trainer = _trainer(recipe, last, machines, progress=progress, stop=stop, seen=seen)
+        share = Share(heard, trainer.global_rank, trainer.world_size)
+        _check_validation(recipe, share)
+        module.begin(share, seen)
+        trainer.fit(module, datamodule=Sounds(recipe, share), ckpt_path=resume, weights_only=True)
+    return Trained(last, trainer.global_step, stop.asked and trainer.global_step < recipe.train.steps)
 
 
 def _prepare(out: Path, resume: Path | None) -> Path:
@@ -132,18 +256,37 @@ def _prepare(out: Path, resume: Path | None) -> Path:
     return last
 
 
-def _trainer(recipe: Recipe, last: Path, seen: int, progress: bool) -> L.Trainer:
-    out, spec = last.parent, recipe.train
-    best = ModelCheckpoint(out, "{step}", monitor="valid/sdr", save_top_k=2)
-    averages = EMAWeightAveraging(decay=spec.ema)
+def _check_validation(recipe: Recipe, share: Share) -> None:
+    count = recipe.data.valid_mixtures
+    if count < share.count:
+        raise DataError(f"recipe key 'data.valid_mixtures' is {count}; expected {share.count} or more, one for each process")
+
+
+def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: bool, stop: StopOnSignal, seen: int) -> L.Trainer:
+    """Callbacks in this order: what a checkpoint must know of a validation comes before what writes it."""
+    out, spec = last_path.parent, recipe.train
+    last = LastCheckpoint(last_path)
     return L.Trainer(
+        **trainer_arguments(machines, spec.precision),
+        precision=spec.precision,  # type: ignore[arg-type]  # the recipe has checked it
+        accumulate_grad_batches=spec.accumulate,
         default_root_dir=out,
         max_steps=spec.steps,
-        accelerator="auto",
         gradient_clip_val=spec.clip,
-        callbacks=[LastCheckpoint(last), averages, StopOnSignal(), Progress() if progress else Report(), best],
+        callbacks=[
+            last,
+            EMAWeightAveraging(decay=spec.ema),
+            stop,
+            Rate(spec),
+            *([Patience(spec.patience)] if spec.patience else []),
+            Throughput(spec.batch * recipe.mix.seconds),
+            Scores(),
+            Views(spec.views, spec.views_every_s),
+            Progress() if progress else Report(),
+            BestCheckpoints(out, spec.keep, last),
+        ],
         logger=[CSVLogger(out, name="csv", version=f"from_step_{seen}"), TensorBoardLogger(out, name="", version="tb")],
-        val_check_interval=spec.validate_every,
+        val_check_interval=spec.validate_every * spec.accumulate,
         check_val_every_n_epoch=None,
         log_every_n_steps=10,
         num_sanity_val_steps=0,
@@ -152,66 +295,23 @@ def _trainer(recipe: Recipe, last: Path, seen: int, progress: bool) -> L.Trainer
     )
 
 
-def sounds(recipe: Recipe, split: str) -> Library:
-    """The clips of ``split`` that the recipe names. Raises DataError like ``load_library`` and ``generate_library``."""
-    spec, rate_hz = recipe.data, recipe.training_rate_hz
-
-    def generated() -> Library:
-        count, seconds, engine = spec.synthetic_clips, spec.synthetic_seconds, spec.synthetic_engine
-        return generate_library(recipe.leaves, split, rate_hz, count=count, seconds=seconds, engine=engine)
-
-    if spec.root == "synthetic":
-        return generated()
-    folders = {leaf: spec.folders.get(leaf, leaf) for leaf in recipe.leaves}
-    own = load_library(Path(spec.root).expanduser(), split, folders, rate_hz)
-    return blend(own, generated(), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
-
-
 def load_network(checkpoint: Path) -> tuple[Recipe, StreamingNetwork]:
     """The recipe and the trained (averaged) network of a checkpoint; nothing in it is executed."""
-    recipe = recipe_from_tree(_read(checkpoint)["hyper_parameters"]["recipe"])
+    recipe = checkpoints.recipe_of(checkpoints.read(checkpoint))
     module = Separation(recipe)
-    _load(module, checkpoint)
+    checkpoints.load(module, recipe, checkpoint)
     return recipe, module.network.eval()
 
 
 def training_facts(checkpoint: Path) -> dict[str, Any]:
     """What a bundle says of its training: plain strings and numbers."""
-    state = _read(checkpoint)
-    recipe = recipe_from_tree(state["hyper_parameters"]["recipe"])
-    steps = int(state["global_step"])
-    heard = steps * recipe.train.batch * recipe.mix.seconds / 3600
+    state = checkpoints.read(checkpoint)
+    recipe = checkpoints.recipe_of(state)
     parameters = sum(value.numel() for value in Separation(recipe).network.parameters())
     return {
         "recipe": recipe.name,
-        "steps": steps,
-        "hours_of_mixtures_heard": round(heard, 1),
+        "steps": int(state["global_step"]),
+        "hours_of_mixtures_heard": round(checkpoints.mixtures_heard(state) * recipe.mix.seconds / 3600, 1),
         "parameters": parameters,
         "seed": recipe.seed,
     }
-
-
-def _steps_done(checkpoint: Path) -> int:
-    return int(_read(checkpoint)["global_step"])
-
-
-def _load(module: Separation, checkpoint: Path) -> None:
-    """The checkpoint's (averaged) weights into ``module``. Raises DataError where they are another network's."""
-    try:
-        module.load_state_dict(_read(checkpoint)["state_dict"])
-    except RuntimeError as error:
-        reason = str(error).splitlines()[1].strip()  # the first says only that there are errors
-        raise DataError(
-            f"checkpoint '{checkpoint}' is another network's ({reason}); use the recipe it was trained with"
-        ) from None
-
-
-def _read(checkpoint: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if not {"state_dict", "hyper_parameters", "global_step"} <= state.keys() or "recipe" not in state["hyper_parameters"]:
-            raise ValueError("no recipe in it")
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"checkpoint '{checkpoint}' cannot be read ({reason}); expected one written by sep-train") from None
-    return state

@@ -1,20 +1,20 @@
-"""Isolated sounds by class, at the training rate, made once and kept in a cache that the next run finds.
+"""Sounds by class, at the training rate, decoded once and kept in a cache that the next run finds.
 
-A library is what ``mixing`` draws from: clips of a folder, of the generator in ``synthetic``, or of both.
+A library is what ``mixing`` draws from: clips of a data set (see ``layouts``), of the generator in ``synthetic``, or of both;
+and, where the data set is premixed, its tracks.
 """
 
-import csv
 import hashlib
 import logging
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import soundfile
@@ -24,10 +24,9 @@ from numpy.typing import NDArray
 from sepstream.errors import DataError
 
 from . import smf, synthetic
+from .entries import F32, Entry
 
-F32 = NDArray[np.float32]
-
-SUFFIXES = {".wav", ".flac", ".ogg", ".mp3", ".aiff"}
+FULL_SCALE = 32768
 
 log = logging.getLogger(__name__)
 
@@ -44,32 +43,133 @@ class Clip:
     chance: float = 1.0
 
     @property
-    def samples(self) -> NDArray[np.int16]:
-        """(samples,) mono, mapped anew each time: kept open, a large library would use up the file handles."""
-        samples: NDArray[np.int16] = np.load(self.cached, mmap_mode="r")
+    def samples(self) -> NDArray[Any]:
+        """(samples,) or (samples, 2), see ``encoded``; mapped anew each time: kept open, they would use up the file handles."""
+        samples: NDArray[Any] = np.load(self.cached, mmap_mode="r")
         return samples
 
+    @property
+    def bars(self) -> str:
+        """What is sample-aligned shares this name; a clip without a group is alone."""
+        return self.group or str(self.cached)
 
-Library = Mapping[str, Sequence[Clip]]
+
+@dataclass(frozen=True)
+class Held(Clip):
+    """A clip in memory; ``cached`` is but its name."""
+
+    held: NDArray[Any] = field(kw_only=True, compare=False)
+
+    @property
+    def samples(self) -> NDArray[Any]:
+        return self.held
+
+
+class Named(NamedTuple):
+    """A clip and its class; of a ``track`` (a group that is complete) also a parent, or MIX."""
+
+    name: str
+    clip: Clip
+    track: bool = False
+
+
+@dataclass(frozen=True)
+class Track:
+    """A mixture as the data set has it. ``leaves`` holds the clips of each class, none where it is silent; ``sums`` the
+    data set's own parents and mixture (MIX), where it has them."""
+
+    name: str
+    leaves: Mapping[str, Sequence[Clip]]
+    sums: Mapping[str, Clip]
+
+    @property
+    def length(self) -> int:
+        """Samples."""
+        return len(next(clip for clips in (*self.leaves.values(), self.sums.values()) for clip in clips).samples)
+
+
+class Library(Mapping[str, Sequence[Clip]]):
+    """The clips of each class, and the ``tracks`` that some of them make up."""
+
+    def __init__(self, clips: Mapping[str, Sequence[Clip]], tracks: Sequence[Track] = ()) -> None:
+        self.tracks = list(tracks)
+        self._clips = {name: list(found) for name, found in clips.items()}
+        self._rungs = {name: _rungs(found) for name, found in self._clips.items() if found}
+        self._songs = {name: _by_group(found) for name, found in self._clips.items()}
+
+    def __getitem__(self, name: str) -> Sequence[Clip]:
+        return self._clips[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._clips)
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def of_song(self, name: str, group: str) -> Sequence[Clip]:
+        """The clips of a class that belong to a song; of no song, none."""
+        return self._songs[name].get(group, ()) if group else ()
+
+    def draw(self, name: str, count: int, rng: np.random.Generator) -> list[Clip]:
+        """By their chances: the draws of ``rng.choice``, in a time that does not grow with the library."""
+        return [self._clips[name][i] for i in self._rungs[name].searchsorted(rng.random(count), side="right")]
+
+
+def _rungs(clips: Sequence[Clip]) -> NDArray[np.float64]:
+    sums = np.cumsum([clip.chance for clip in clips], dtype=np.float64)
+    return np.asarray(sums / sums[-1])
+
+
+def _by_group(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in clips:
+        groups[clip.group].append(clip)
+    return dict(groups)
 
 
 def cache_dir() -> Path:
     return Path(os.environ.get("SEPSTREAM_CACHE", Path.home() / ".cache" / "sepstream")) / "audio"
 
 
-def load_library(root: Path, split: str, folders: Mapping[str, str], rate_hz: int) -> Library:
-    """Every clip of ``split`` under ``root``, by class name. ``folders`` names the folder of each class.
+def cached_library(entries: Sequence[Entry], leaves: Iterable[str], rate_hz: int, channels: int = 1) -> Library:
+    """What the entries name, decoded and resampled if the cache has it not. ``channels``: 1, or 2 to keep stereo.
 
-    ``root/manifest.csv`` (columns path, split, cls and, if there are songs, group) is read where it exists, otherwise
-    ``root/split/folder/**``. Raises DataError for a missing folder, a class without files or a file that is no sound.
+    Raises DataError for a file that is no sound.
     """
-    entries = list(_entries(root, split, folders))
-    for name, folder in folders.items():
-        if all(name != other for other, _, _ in entries):
-            raise DataError(f"class '{name}' has no files in '{root / split / folder}'; expected {', '.join(sorted(SUFFIXES))}")
-    jobs = [(_decoded_path(path, rate_hz), partial(_decode, path, rate_hz)) for _, path, _ in entries]
+    jobs = [(_decoded_path(entry, rate_hz, channels), partial(_decode, entry, rate_hz, channels)) for entry in entries]
     _fill_cache(jobs)
-    return _by_class((name, Clip(cached, group)) for (name, _, group), (cached, _) in zip(entries, jobs, strict=True))
+    clips = (Clip(cached, entry.group) for entry, (cached, _) in zip(entries, jobs, strict=True))
+    return gathered((Named(entry.name, clip, entry.track) for entry, clip in zip(entries, clips, strict=True)), leaves)
+
+
+def is_cached(entry: Entry, rate_hz: int, channels: int) -> bool:
+    return _decoded_path(entry, rate_hz, channels).is_file()
+
+
+def gathered(clips: Iterable[Named], leaves: Iterable[str]) -> Library:
+    """Clips by class, each as likely as the others of its class; those of tracks once more by track."""
+    of_class: dict[str, list[Clip]] = {leaf: [] for leaf in leaves}
+    of_track: dict[str, list[Named]] = defaultdict(list)
+    for named in clips:
+        if named.name in of_class:
+            of_class[named.name].append(named.clip)
+        if named.track:
+            of_track[named.clip.group].append(named)
+    return Library(
+        {name: _scaled(found, 1 / max(1, len(found))) for name, found in of_class.items()},
+        [_track(group, members, of_class) for group, members in of_track.items()],
+    )
+
+
+def _track(group: str, members: Iterable[Named], leaves: Iterable[str]) -> Track:
+    found: dict[str, list[Clip]] = {leaf: [] for leaf in leaves}
+    sums = {}
+    for name, clip, _ in members:
+        if name in found:
+            found[name].append(clip)
+        else:
+            sums[name] = clip
+    return Track(group, found, sums)
 
 
 def generate_library(
@@ -79,74 +179,58 @@ def generate_library(
 
     Raises DataError for a class or engine that the generator does not know.
     """
+    names = list(names)
     takes = [Take(name, split, number, seconds, rate_hz, engine) for name in names for number in range(count)]
     _fill_cache((take.cached, take.perform) for take in takes)
-    return _by_class((take.name, Clip(take.cached, take.group)) for take in takes)
+    return gathered((Named(take.name, Clip(take.cached, take.group)) for take in takes), names)
 
 
 def blend(one: Library, other: Library, share: float) -> Library:
-    """The clips of both; one of ``other`` is drawn with probability ``share``."""
-    return {name: [*_scaled(one[name], 1 - share), *_scaled(other[name], share)] for name in one}
+    """The clips of both; one of ``other`` is drawn with probability ``share``. The tracks of ``one``."""
+    return Library({name: [*_scaled(one[name], 1 - share), *_scaled(other[name], share)] for name in one}, one.tracks)
 
 
 def _scaled(clips: Sequence[Clip], factor: float) -> list[Clip]:
     return [replace(clip, chance=clip.chance * factor) for clip in clips]
 
 
-def _by_class(clips: Iterable[tuple[str, Clip]]) -> Library:
-    """Clips by class name, each as likely as the others of its class."""
-    library: dict[str, list[Clip]] = defaultdict(list)
-    for name, clip in clips:
-        library[name].append(clip)
-    return {name: _scaled(found, 1 / len(found)) for name, found in library.items()}
+# ---- a data set's sounds ----------------------------------------------------------------------------------------------
 
 
-# ---- a folder's sounds ------------------------------------------------------------------------------------------------
-
-
-def _entries(root: Path, split: str, folders: Mapping[str, str]) -> Iterable[tuple[str, Path, str]]:
-    """(class, file, group) of every sound of the split."""
-    if not root.is_dir():
-        raise DataError(f"data folder '{root}' does not exist; set data.root=FOLDER or data.root=synthetic")
-    if (root / "manifest.csv").is_file():
-        yield from _manifest_entries(root, split, folders)
-        return
-    for name, folder in folders.items():
-        for path in sorted((root / split / folder).rglob("*")):
-            if path.suffix.lower() in SUFFIXES:
-                yield name, path, ""
-
-
-def _manifest_entries(root: Path, split: str, folders: Mapping[str, str]) -> Iterable[tuple[str, Path, str]]:
-    class_of = {folder: name for name, folder in folders.items()}
-    with (root / "manifest.csv").open(newline="", encoding="utf8") as lines:
-        rows = csv.DictReader(lines)
-        if missing := {"path", "split", "cls"} - set(rows.fieldnames or ()):
-            raise DataError(f"'{lines.name}' lacks the columns {', '.join(sorted(missing))}; expected path, split, cls, group")
-        for row in rows:
-            if row["split"] == split and row["cls"] in class_of:
-                yield class_of[row["cls"]], root / row["path"], row.get("group") or ""
-
-
-def _decoded_path(path: Path, rate_hz: int) -> Path:
-    """Where the decoded file is kept; the key holds path, size and time, so a changed file is read anew."""
+def _decoded_path(entry: Entry, rate_hz: int, channels: int) -> Path:
+    """Where the decoded sound is kept; the key holds path, size and time, so a changed file is read anew."""
     try:
-        stat = path.stat()
+        stat = entry.path.stat()
     except OSError as error:
-        raise DataError(f"'{path}' cannot be read as sound ({error.strerror}); remove it from the data set") from None
-    return _cache_path(f"{path.resolve()}|{stat.st_size}|{stat.st_mtime_ns}|{rate_hz}")
+        raise DataError(f"'{entry.path}' cannot be read as sound ({error.strerror}); remove it from the data set") from None
+    kind = [entry.part] * bool(entry.part) + ["stereo"] * (channels == 2)
+    return _cache_path("|".join(map(str, (entry.path.resolve(), stat.st_size, stat.st_mtime_ns, rate_hz, *kind))))
 
 
-def _decode(path: Path, rate_hz: int) -> F32:
-    """A sound file -> (samples,): its channels' mean at ``rate_hz``."""
+def _decode(entry: Entry, rate_hz: int, channels: int) -> F32:
+    """An entry -> (samples,) or (samples, 2) at ``rate_hz``."""
     try:
-        audio, source_hz = soundfile.read(path, dtype="float32", always_2d=True)
-        if not audio.size or not np.isfinite(audio).all():
-            raise ValueError("no samples, or samples that are no numbers")
+        samples, source_hz = entry.read()
+        return resampled(samples, source_hz, rate_hz, channels)
     except (OSError, ValueError, soundfile.SoundFileError) as error:
-        raise DataError(f"'{path}' cannot be read as sound ({error}); remove it from the data set") from None
-    mono: F32 = soxr.resample(audio.mean(axis=1), source_hz, rate_hz)
-    return mono
+        reason = " ".join(str(error).split())
+        raise DataError(f"'{entry.path}' cannot be read as sound ({reason}); remove it from the data set") from None
+
+
+def resampled(samples: F32, from_hz: int, to_hz: int, channels: int) -> F32:
+    """(samples, any) -> two channels as they are if ``channels`` is 2, otherwise their mean. ValueError for no numbers."""
+    if not samples.size or not np.isfinite(samples).all():
+        raise ValueError("no samples, or samples that are no numbers")
+    kept = samples if channels == samples.shape[1] == 2 else samples.mean(axis=1)
+    out: F32 = soxr.resample(kept, from_hz, to_hz)
+    return out
+
+
+def encoded(samples: F32) -> NDArray[Any]:
+    """int16, of which 32768 is full scale; float32 as they are where that would clip them."""
+    if np.abs(samples).max(initial=0.0) > 1:
+        return samples
+    return np.clip(np.rint(samples * FULL_SCALE), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 # ---- the generator's sounds -------------------------------------------------------------------------------------------
@@ -203,8 +287,8 @@ def _fill_cache(jobs: Iterable[tuple[Path, Callable[[], F32]]]) -> None:
 
 
 def _write(cached: Path, make: Callable[[], F32]) -> None:
-    """(samples,) -> int16 .npy, whole or not at all: another run may be reading."""
-    samples = np.clip(np.rint(make() * 32767), -32768, 32767).astype(np.int16)
+    """Samples -> .npy, whole or not at all: another run may be reading."""
+    samples = encoded(make())
     cached.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=cached.parent, suffix=".part", delete=False) as part:
         np.save(part, samples)

@@ -53,6 +53,9 @@ class DiskHead(nn.Module):
         return 4 * steep if self.euclidean else 2 * steep * torch.exp(-0.5 * self.log_curvature)
 
     def forward(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_autocast_enabled(v.device.type):  # 16 bits end here: X reaches 1000, and differences decide
+            with torch.autocast(v.device.type, enabled=False):
+                return self.forward(v.float())
         u, lifted = self.lift(v)
         inner = torch.matmul(self.vectors(), lifted)
         distance = inner if self.euclidean else _asinh(inner)

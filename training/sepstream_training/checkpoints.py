@@ -1,0 +1,80 @@
+"""Checkpoints as they are read back: plain tensors and values, nothing executed; what does not fit is said in one line."""
+
+import logging
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sepstream.errors import DataError
+
+from .recipe import Recipe, recipe_from_tree
+
+KEYS = {"state_dict", "hyper_parameters", "global_step"}
+
+log = logging.getLogger(__name__)
+
+
+def read(checkpoint: Path) -> dict[str, Any]:
+    """What sep-train wrote. Raises DataError for anything else."""
+    try:
+        state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        if not state.keys() >= KEYS or "recipe" not in state["hyper_parameters"]:
+            raise ValueError("no recipe in it")
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"checkpoint '{checkpoint}' cannot be read ({reason}); expected one written by sep-train") from None
+    return state
+
+
+def recipe_of(state: dict[str, Any]) -> Recipe:
+    return recipe_from_tree(state["hyper_parameters"]["recipe"])
+
+
+def mixtures_heard(state: dict[str, Any]) -> int:
+    """By all processes; a checkpoint that does not say so is from the time of single ones."""
+    return int(state.get("mixtures", state["global_step"] * recipe_of(state).train.batch))
+
+
+def load(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
+    """The (averaged) weights into ``module``. Raises DataError where they are another network's."""
+    state = read(checkpoint)
+    _check_bins(recipe, state, checkpoint)
+    _fill(module, state["state_dict"], checkpoint)
+
+
+def start_from(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
+    """The (averaged) weights for a new run; what the checkpoint lacks is named, and keeps its initialisation.
+
+    Raises DataError for a parameter of another shape, or one that ``module`` lacks.
+    """
+    state = read(checkpoint)
+    _check_bins(recipe, state, checkpoint)
+    new = {name: value for name, value in module.state_dict().items() if name not in state["state_dict"]}
+    _fill(module, {**new, **state["state_dict"]}, checkpoint)
+    if new:
+        names = ", ".join(name.removeprefix("network.") for name in new)
+        log.info("not in '%s', so they start as they are made: %s", checkpoint, names)
+
+
+def _fill(module: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = shorten(str(error).splitlines()[1], 200)  # the first says only that there are errors
+        raise DataError(
+            f"checkpoint '{checkpoint}' is another network's ({reason}); use the recipe it was trained with"
+        ) from None
+
+
+def _check_bins(recipe: Recipe, state: dict[str, Any], checkpoint: Path) -> None:
+    """Bins of the same number are other frequencies at another rate: the weights would fit, and mean nothing."""
+    other = recipe_of(state)
+    ours, theirs = (r.sample_rate_hz / r.stft.analysis_samples for r in (recipe, other))
+    if ours != theirs:
+        raise DataError(
+            f"checkpoint '{checkpoint}' has bins of {theirs:g} Hz ({other.sample_rate_hz} Hz, {other.geometry}), the recipe of "
+            f"{ours:g} Hz ({recipe.sample_rate_hz} Hz, {recipe.geometry}); use its sample_rate_hz and geometry"
+        )
