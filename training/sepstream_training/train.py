@@ -16,7 +16,7 @@ from .callbacks import LastCheckpoint, Progress, Report, StopOnSignal, Stopped, 
 from .data.library import Library, blend, generate_library, load_library
 from .data.loader import training_batches, validation_batches
 from .losses import Scene, class_log_masks, make_scene, mask_loss, sdr_loss
-from .models import StreamingNetwork, build
+from .models import Network, build
 from .recipe import Recipe, recipe_from_tree, recipe_to_tree
 
 
@@ -167,7 +167,7 @@ def sounds(recipe: Recipe, split: str) -> Library:
     return blend(own, generated(), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
 
 
-def load_network(checkpoint: Path) -> tuple[Recipe, StreamingNetwork]:
+def load_network(checkpoint: Path) -> tuple[Recipe, Network]:
     """The recipe and the trained (averaged) network of a checkpoint; nothing in it is executed."""
     recipe = recipe_from_tree(_read(checkpoint)["hyper_parameters"]["recipe"])
     module = Separation(recipe)
