@@ -15,7 +15,7 @@ from sepstream.errors import DataError
 from .callbacks import LastCheckpoint, Progress, Report, StopOnSignal, Stopped, quiet_lightning
 from .data.library import Library, blend, generate_library, load_library
 from .data.loader import training_batches, validation_batches
-from .losses import Scene, class_log_masks, make_scene, mask_loss, sdr_loss
+from .losses import Scene, Waves, make_scene, total
 from .models import Network, build
 from .recipe import Recipe, recipe_from_tree, recipe_to_tree
 
@@ -27,7 +27,7 @@ class Spectra:
         stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
-        self.families = [[recipe.leaves.index(leaf) for leaf in members] for members in recipe.classes.values()]
+        self.families = recipe.families
         self.window = torch.tensor(stft.windows().analysis * stft.magnitude_scale, dtype=torch.float32)
 
     def __call__(self, stems: Tensor) -> Scene:
@@ -37,25 +37,27 @@ class Spectra:
 
 
 class Separation(L.LightningModule):
-    """The network and its losses. Frames are taken ``dilation`` hops apart: one chain of the network's recurrence."""
+    """The network and its losses.
+
+    Frames are taken ``dilation`` hops apart: one chain of the network's recurrence. A loss of waveforms needs them all.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.save_hyperparameters({"recipe": recipe_to_tree(recipe)})
         self.recipe = recipe
-        self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options)
+        self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
-        self.spectra = Spectra(recipe, self.network.dilation)
+        every_frame = recipe.loss.needs_waveforms
+        self.spectra = Spectra(recipe, 1 if every_frame else self.network.dilation)
+        self.chains = None if every_frame else 1
+        self.waves = Waves(recipe.training_stft)
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
-        logits, _ = self.network(scene.magnitude, chains=1)
-        weights, levels = self.recipe.loss, self.recipe.levels
-        log_masks = class_log_masks(logits, levels)
-        mask = mask_loss(log_masks, scene, levels)
-        sdr = sdr_loss(log_masks.exp(), scene)
-        return {"loss": weights.mask * mask + weights.sdr * sdr, "mask": mask, "sdr": sdr}
+        logits, _ = self.network(scene.magnitude, self.chains)
+        return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves)
 
     def on_train_batch_start(self, batch: Tensor, index: int) -> None:
         """Rate and dropout depend on the number of the step alone: a resumed run is the same run."""
