@@ -39,6 +39,8 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "geometry", f"analysis {stft.analysis_samples}, synthesis {stft.synthesis_samples}, hop {stft.hop_samples} samples"
     yield "latency", f"{latency} samples = {_ms(bundle, latency):g} ms, look-ahead of {bundle.lookahead_hops} hops included"
     yield "band", _band(bundle)
+    if bundle.kind == "window":
+        yield "window", _window(bundle)
     yield from _titled("classes", _tree(bundle))
     yield "disk", f"{bundle.disk.dim} dimensions, curvature {bundle.disk.curvature:g}"
     sizes = file_bytes(bundle)
@@ -57,6 +59,15 @@ def _band(bundle: Bundle) -> str:
     end, low, high = (round(bins * bin_hz) for bins in (band.bins, band.follow_low, band.follow_high))
     above = f"; above it masks follow {low} to {high} Hz" if band.bins < bundle.stft.bins else ""
     return f"listens from 0 to {end} Hz ({band.bins} of {bundle.stft.bins} bins){above}"
+
+
+def _window(bundle: Bundle) -> str:
+    hops, context = bundle.graphs[0].hops, bundle.graphs[0].inputs[1].shape[0]
+    seconds = (context + hops) * bundle.stft.hop_samples / bundle.sample_rate_hz
+    past = context - bundle.lookahead_hops
+    return (
+        f"hears {seconds:.1f} s at once: {past} hops before, {hops} that it gives, {bundle.lookahead_hops} after; for files only"
+    )
 
 
 def _tree(bundle: Bundle) -> list[str]:

@@ -10,11 +10,12 @@ import torch
 
 from sepstream.contract import MANIFEST, BandSpec, Bundle, ClassSpec, DiskSpec, GraphSpec, write_bundle
 from sepstream.errors import BundleError
+from sepstream_training.models import Network, StreamingNetwork
 from sepstream_training.recipe import Recipe
 from sepstream_training.train import load_network, training_facts
 
 from . import card
-from .graph import OPSET, export_graph
+from .graph import OPSET, export_graph, export_window
 from .parity import measure
 from .speed import time_per_hop
 
@@ -36,7 +37,7 @@ def export(
     """
     _check_free(out, overwrite)
     recipe, network = load_network(checkpoint)
-    exported = [export_graph(network, recipe.levels, hops) for hops in (1, MANY_HOPS)]
+    exported = _graphs(recipe, network)
     files = {spec.file: data for data, spec in exported}
     draft = _manifest(recipe, network, name, [spec for _, spec in exported])
     draft = replace(draft, training=training_facts(checkpoint), licence=card.licence(recipe.data, licence))
@@ -57,16 +58,24 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise BundleError(f"'{out}' exists; expected {wanted}; choose another folder")
 
 
-def _manifest(recipe: Recipe, network: Any, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
+def _graphs(recipe: Recipe, network: Network) -> list[tuple[bytes, GraphSpec]]:
+    """Of a network that streams, for live use and for files; of one that hears both ways, a window."""
+    if isinstance(network, StreamingNetwork):
+        return [export_graph(network, recipe.levels, hops) for hops in (1, MANY_HOPS)]
+    return [export_window(network, recipe.levels, recipe.window)]
+
+
+def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
     parent_of = {leaf: parent for parent, members in recipe.classes.items() for leaf in members}
+    streams = isinstance(network, StreamingNetwork)
     bin_hz = recipe.sample_rate_hz / recipe.stft.analysis_samples
     low, high = (min(round(hz / bin_hz), recipe.band_bins) for hz in recipe.follow_hz)
     return Bundle(
         name=name,
-        kind="step",
+        kind="step" if streams else "window",
         sample_rate_hz=recipe.sample_rate_hz,
         stft=recipe.stft,
-        lookahead_hops=0,
+        lookahead_hops=0 if streams else recipe.window.future,
         band=BandSpec(recipe.band_bins, low, high),
         classes=tuple(ClassSpec(c, parent_of.get(c), COLOURS[i % len(COLOURS)]) for i, c in enumerate(recipe.class_names)),
         disk=_disk(network.head),

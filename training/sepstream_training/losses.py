@@ -45,7 +45,8 @@ class Waves:
         frames = torch.fft.irfft(spectra, size)[..., size - tail :]
         frames = frames * self.window.to(frames)
         late = torch.nn.functional.pad(frames[..., :-1, hop:], (0, 2 * hop - tail))
-        return (frames[..., 1:, :hop] + late).flatten(-2)
+        whole: Tensor = frames[..., 1:, :hop] + late
+        return whole.flatten(-2)
 
 
 def make_scene(leaves: Tensor, families: list[list[int]]) -> Scene:

@@ -1,5 +1,6 @@
 """What every network shares: magnitudes in, the disk out; and what every live one does: chains that take turns, one state."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -32,9 +33,11 @@ class Network(nn.Module, ABC):
         """The whole signal; ``chains=1`` is for frames that are ``dilation`` hops apart."""
 
     def features(self, magnitude: Tensor) -> Tensor:
-        """(B, T, bins) -> (T, B, bins) normalised log magnitudes."""
+        """(B, T, bins) -> (T, B, bins) normalised log(magnitude + floor), written so that the ONNX exporter, to which an added
+        1e-8 is nothing, keeps the floor."""
         batch, frames, bins = magnitude.shape
-        rows = torch.log(magnitude + self.floor).transpose(0, 1).reshape(-1, bins)
+        logs = torch.log(magnitude / self.floor + 1) + math.log(self.floor)
+        rows = logs.transpose(0, 1).reshape(-1, bins)
         features: Tensor = self.norm(rows).view(frames, batch, bins)
         return features
 
