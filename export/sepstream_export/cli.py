@@ -19,7 +19,7 @@ FAILED, INTERRUPTED = 2, 130
 def export_main(argv: Sequence[str] | None = None) -> int:
     """``sep-export``: 0 and a bundle, or 2 (130 after Ctrl-C), one line on stderr, and nothing."""
     parser = argparse.ArgumentParser(prog="sep-export", description="Turn a checkpoint into a bundle, and prove that both agree.")
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="written by sep-train")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="written by sep-train, or by hyper-unmix")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new bundle")
     parser.add_argument("--name", help="name of the model (default: the folder's)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="whose the data is (default: the recipe's data.licence)")

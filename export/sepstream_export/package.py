@@ -12,6 +12,7 @@ from sepstream.contract import MANIFEST, BandSpec, Bundle, ClassSpec, DiskSpec, 
 from sepstream.errors import BundleError
 from sepstream_training.models import Network, StreamingNetwork
 from sepstream_training.recipe import Recipe
+from sepstream_training.reference import LICENCE, import_reference, is_reference
 from sepstream_training.train import load_network, training_facts
 
 from . import card
@@ -28,7 +29,7 @@ Evaluate = Callable[[Bundle], Mapping[str, Any]]
 def export(
     checkpoint: Path, out: Path, *, name: str, licence: str = "", evaluate: Evaluate | None = None, overwrite: bool = False
 ) -> Bundle:
-    """Write the bundle of ``checkpoint`` to the folder ``out`` and return it as read back.
+    """Write the bundle of ``checkpoint``, ours or the reference system's, to the folder ``out`` and return it as read back.
 
     ``licence`` says whose the data is, where the checkpoint's recipe does not, or not well.
     The graphs are first written to a temporary bundle, compared with torch (law 7) and, with ``evaluate``,
@@ -36,12 +37,16 @@ def export(
     bad checkpoint, OSError where the disk does.
     """
     _check_free(out, overwrite)
-    recipe, network = load_network(checkpoint)
-    exported = _graphs(recipe, network)
-    files = {spec.file: data for data, spec in exported}
-    draft = _manifest(recipe, network, name, [spec for _, spec in exported])
-    draft = replace(draft, training=training_facts(checkpoint), licence=card.licence(recipe.data, licence))
     with TemporaryDirectory(prefix="sepstream-export-") as scratch:
+        imported = is_reference(checkpoint)
+        if imported:
+            checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
+        recipe, network = load_network(checkpoint)
+        exported = _graphs(recipe, network)
+        files = {spec.file: data for data, spec in exported}
+        draft = _manifest(recipe, network, name, [spec for _, spec in exported])
+        whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
+        draft = replace(draft, training=training_facts(checkpoint), licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
         parity = measure(network, recipe.levels, trial)
         speed = time_per_hop(trial)
