@@ -254,7 +254,9 @@ def test_the_table_of_results_is_six_recipes_that_differ_in_one_thing_or_two() -
 
 def test_a_recipe_changes_its_base_group_by_group_but_for_the_classes(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("base: hyper_unmix\nname: mine\nclasses: {voice: [low, high], rest: [noise, hum]}\nmodel: {options: {units: 7}}\n")
+    path.write_text(
+        "base: hyper_unmix\nname: mine\nclasses: {voice: [low, high], rest: [noise, hum]}\nmodel: {options: {units: 7}}\n"
+    )
     mine, base = load_recipe(str(path), ["train.steps=5"]), load_recipe("hyper_unmix")
     assert mine.class_names == ["voice", "rest", "low", "high", "noise", "hum"]
     assert mine.model.options == {**base.model.options, "units": 7}
