@@ -210,6 +210,16 @@ def test_a_window_is_refused_live_in_one_line(
         Pipeline(window.bundle, Selection.stems(window.bundle, "all"), 1, provider="cpu")
 
 
+def test_a_temperature_makes_masks_harder_or_softer(window: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graph's own masks, the manifest's head (parity compares the two) and the classes' order all follow."""
+    monkeypatch.setattr(speed, "SECONDS", 0.1)
+    checkpoint = window.bundle.folder.parent / "run/last.ckpt"
+    hard = export(checkpoint, tmp_path / "hard", name="hard", temperature=0.25)
+    assert hard.disk.scale == pytest.approx([4 * scale for scale in window.bundle.disk.scale])
+    assert hard.training["temperature"] == 0.25
+    assert "temperature" not in window.bundle.training
+
+
 def test_a_window_is_shown_with_its_parts(window: Made, capsys: Capture) -> None:
     assert bundle_main(["show", str(window.bundle.folder)]) == 0
     assert "0.5 s at once: 6 hops before, 20 that it gives, 5 after; for files only" in capsys.readouterr().out

@@ -23,6 +23,9 @@ def export_main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new bundle")
     parser.add_argument("--name", help="name of the model (default: the folder's)")
     parser.add_argument("--licence", default="", metavar="TEXT", help="whose the data is (default: the recipe's data.licence)")
+    parser.add_argument(
+        "--temperature", type=_temperature, default=1.0, metavar="T", help="of the masks' softmax: below 1 harder (default 1)"
+    )
     parser.add_argument("--evaluate", metavar="DATASET", help="score it for the card, as sep-eval does")
     parser.add_argument("--mixtures", type=_count, default=60, metavar="N", help="how many mixtures of 10 s (default 60)")
     parser.add_argument("--overwrite", action="store_true", help="replace the bundle that DIR is")
@@ -50,6 +53,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no count; expected 1 or more")
     return int(text)
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.01 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no temperature; expected a number from 0.01 to 100")
+    return value
 
 
 def _guard(command: str, run: Callable[[argparse.Namespace], None], flags: argparse.Namespace) -> int:
@@ -84,7 +97,15 @@ def _export(flags: argparse.Namespace) -> None:
     from .package import export
 
     name = flags.name or flags.out.resolve().name
-    bundle = export(flags.checkpoint, flags.out, name=name, licence=flags.licence, evaluate=score, overwrite=flags.overwrite)
+    bundle = export(
+        flags.checkpoint,
+        flags.out,
+        name=name,
+        licence=flags.licence,
+        temperature=flags.temperature,
+        evaluate=score,
+        overwrite=flags.overwrite,
+    )
     print(f"{flags.out}: parity {json.dumps(dict(bundle.parity), allow_nan=False)}", flush=True)
 
 

@@ -27,11 +27,19 @@ Evaluate = Callable[[Bundle], Mapping[str, Any]]
 
 
 def export(
-    checkpoint: Path, out: Path, *, name: str, licence: str = "", evaluate: Evaluate | None = None, overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str,
+    licence: str = "",
+    temperature: float = 1.0,
+    evaluate: Evaluate | None = None,
+    overwrite: bool = False,
 ) -> Bundle:
     """Write the bundle of ``checkpoint``, ours or the reference system's, to the folder ``out`` and return it as read back.
 
-    ``licence`` says whose the data is, where the checkpoint's recipe does not, or not well.
+    ``licence`` says whose the data is, where the checkpoint's recipe does not, or not well. ``temperature`` of the softmax: below
+    one, masks are harder than those that were trained (less interference, more artefacts), above one softer.
     The graphs are first written to a temporary bundle, compared with torch (law 7) and, with ``evaluate``,
     scored; only then does ``out`` appear. Raises BundleError when parity fails or ``out`` is taken, DataError for a
     bad checkpoint, OSError where the disk does.
@@ -42,11 +50,13 @@ def export(
         if imported:
             checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
         recipe, network = load_network(checkpoint)
+        network.head.temperature = temperature
         exported = _graphs(recipe, network)
         files = {spec.file: data for data, spec in exported}
         draft = _manifest(recipe, network, name, [spec for _, spec in exported])
         whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
-        draft = replace(draft, training=training_facts(checkpoint), licence=whose)
+        facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
+        draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
         parity = measure(network, recipe.levels, trial)
         speed = time_per_hop(trial)
