@@ -79,9 +79,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--dims", type=int, nargs="+", default=[2, 8, 128])
     flags = parser.parse_args()
     torch.set_num_threads(1)
-    for dim in (2, 8, 128):
+    for dim in flags.dims:
         for rate in (1e-3, 1e-2):
             for kind in ("planes", "points"):
                 runs = np.array([learn(kind, dim, seed, flags.steps, rate) for seed in range(flags.seeds)])

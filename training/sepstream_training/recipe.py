@@ -87,6 +87,10 @@ class WindowSpec:
 
     Each call takes ``hops`` new frames and gives the masks of as many, ``future`` frames back; it computes the whole window,
     so a second of sound costs (past + hops + future) / hops times as much as in one piece. Memory is constant.
+
+    Measured with 2 layers of 96 units after 200 steps, on four mixtures of 16 s: against the network in one piece, 64 + 256
+    + 64 frames lose 0.005 dB of SI-SDR (the sounds differ by -39 dB), 16 + 256 + 16 lose 0.008 dB, 128 + 256 + 128 lose 0.003 dB.
+    The card of a bundle says what its own windows change.
     """
 
     past: int = 64
