@@ -42,7 +42,7 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "render": {"audiofile", "pipeline", "selection"},
     "batch": {"audiofile", "render", "selection"},
     "cli": {"batch", "render"},
-    "describe": set(),
+    "describe": {"disk"},
     "cli_bundle": {"describe"},
     "board": set(),
     "session": {"board"},

@@ -232,7 +232,7 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {  # what is done to th
     "newer format": (set_in("format")(2), "format is 2; expected 1"),
     "no format": (lambda t: t.pop("format"), "format is None"),
     "yes for a format": (set_in("format")(True), "format is True"),
-    "later kind": (set_in("kind")("window"), "this version cannot run"),
+    "window without a context": (set_in("kind")("window"), "the context of a window"),
     "offline kind": (set_in("kind")("offline"), "this version cannot run"),
     "unknown kind": (set_in("kind")("stop"), "did you mean 'step'?"),
     "kind of a wrong type": (set_in("kind")([["step"]]), "kind is"),

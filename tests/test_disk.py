@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import disk_model as model
 from sepstream import disk
+from sepstream.contract import DiskSpec
 from sepstream.disk import Annulus, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Side
 from sepstream.errors import ExpressionError
 
@@ -39,6 +40,21 @@ def oracle():
     if not ORACLE.is_file():
         pytest.skip("the reference implementation's arrays are not part of the repository")
     return np.load(ORACLE)
+
+
+@pytest.mark.parametrize("curvature", [0.0, 1.0])
+def test_a_prototype_lies_one_unit_inside_its_class_and_nowhere_nearer_to_the_centre(curvature: float) -> None:
+    offset, angle = np.array([-0.7, 0.0, 1.2]), np.array([0.3, 2.0, 4.0])
+    direction = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    time, space = (offset, np.ones(3)) if curvature == 0 else (np.sinh(offset), np.cosh(offset))
+    vectors = np.concatenate([-time[:, None], space[:, None] * direction], axis=1)
+    spec = DiskSpec(curvature, (1.0,) * 3, tuple(tuple(row) for row in vectors.tolist()))
+    places = disk.prototypes(spec)
+    length = (places * direction).sum(axis=1)  # signed, along the normal
+    np.testing.assert_allclose(places, length[:, None] * direction, atol=1e-12)
+    u = places if curvature == 0 else np.arctanh(np.abs(length))[:, None] * np.sign(length)[:, None] * direction
+    distances = disk.line_distance(disk.lift(u.T.astype(np.float32), curvature), spec.vectors, curvature)
+    np.testing.assert_allclose(np.diag(distances), disk.INSIDE, atol=1e-5)
 
 
 @pytest.mark.parametrize("dim", [2, 8])

@@ -141,6 +141,18 @@ def test_a_class_that_is_all_there_is_counts_nowhere(bundle: Bundle) -> None:
     assert all(found[name].si_sdr is None and found[name].absent for name in ("music", "female", "bass"))
 
 
+def test_the_protocol_of_the_reference_bounds_nothing_and_drops_the_same_pairs(bundle: Bundle) -> None:
+    sounds = stems(silent=("drums",))
+    sounds[0] *= 1e-3
+    stub = Stub(bundle, sounds, mixture)
+    found = {one.name: one for one in score(bundle, sounds, stub, Stft(bundle.stft), bounded=False)}
+    assert counted(found["male"]).mixture < FLOOR_DB
+    assert found["drums"].si_sdr is None
+    pairs = {name: evaluate._pair(one) for name, one in found.items()}
+    assert np.isnan(pairs["drums"]).all()
+    assert pairs["male"] == (counted(found["male"]).heard, counted(found["male"]).mixture)
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_an_output_that_is_no_sound_is_an_error_and_no_score(bundle: Bundle, poison: float) -> None:
     def broken(targets: F32) -> F32:
@@ -207,6 +219,17 @@ def test_a_whole_evaluation_holds_finite_figures_for_every_class_and_level(datas
     lines = table(result).splitlines()
     assert len(lines) == 2 + len(result)
     assert {line.count("|") for line in lines} == {8}
+
+
+def test_an_evaluation_as_the_reference_does_it(dataset: Path, bundle: Bundle) -> None:
+    result = evaluate.evaluate_as_reference(bundle, mixtures(dataset, bundle, 3))
+    names = [f"{kind}_{name}" for kind in ("est", "noisy") for name in bundle.class_names]
+    assert list(result) == [*names, "global_avg", "files"]
+    assert result["files"] == 3
+    assert all(value is None or np.isfinite(value) for value in result.values())
+    lines = evaluate.reference_table(result).splitlines()
+    assert len(lines) == 3 + len(bundle.class_names)
+    assert {line.count("|") for line in lines} == {4}
 
 
 def test_generated_sounds_need_no_data(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

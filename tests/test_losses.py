@@ -7,7 +7,24 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from sepstream_training.losses import Scene, class_log_masks, class_masks, make_scene, mask_loss, sdr_loss
+from sepstream.contract import GEOMETRIES, StftSpec
+from sepstream.errors import DataError
+from sepstream_training.losses import (
+    Scene,
+    Waves,
+    class_log_masks,
+    class_masks,
+    make_scene,
+    mask_loss,
+    sdr_loss,
+    si_sdr_loss,
+    spectrogram_loss,
+    total,
+    waveform_loss,
+    waveforms,
+)
+from sepstream_training.metrics import si_sdr
+from sepstream_training.recipe import LossSpec, load_recipe
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_oracle_audio.npz"
 
@@ -71,6 +88,143 @@ def test_mask_loss_is_the_weighted_cross_entropy_to_the_dominant_class() -> None
     assert mask_loss(class_log_masks(logits, LEVELS), scene(leaves), LEVELS).item() == pytest.approx(wanted, rel=1e-10)
 
 
+def test_without_magnitude_weights_every_bin_counts_the_same() -> None:
+    leaves, logits = spectra(), random_logits()
+    power, z = (np.abs(with_parents(leaves)) ** 2).sum(axis=1), logits.detach().numpy()
+    wanted = 0.0
+    for b, t, f in np.ndindex(B, T, F):
+        for level in LEVELS:
+            own = z[b, t, level, f]
+            wanted += (np.log(np.exp(own).sum()) - own[np.argmax(power[b, t, level, f])]) / (B * T * F)
+    got = mask_loss(class_log_masks(logits, LEVELS), scene(leaves), LEVELS, weighted=False)
+    assert got.item() == pytest.approx(wanted, rel=1e-10)
+
+
+def test_spectrogram_loss_is_the_truncated_phase_sensitive_one() -> None:
+    """In mono as Erdogan et al. write it, with angles."""
+    leaves = spectra()[:, :1]
+    masks = class_masks(random_logits(), LEVELS)
+    both, mix = with_parents(leaves)[:, 0], leaves.sum(axis=3)[:, 0, :, None]
+    target = np.clip(np.abs(both) * np.cos(np.angle(both) - np.angle(mix)), 0, np.abs(mix))
+    wanted = np.abs(np.abs(mix) * masks.detach().numpy() - target).mean()
+    assert spectrogram_loss(masks, scene(leaves)).item() == pytest.approx(wanted, rel=1e-10)
+    twice = spectrogram_loss(masks, scene(np.repeat(leaves, 2, axis=1)))  # the same on both channels is mono
+    assert twice.item() == pytest.approx(wanted, rel=1e-10)
+
+
+# ---- waveforms --------------------------------------------------------------------------------------------------------
+
+SMALL = StftSpec(32, 16, 8)
+
+
+def sound(samples: int = 160) -> NDArray[np.float64]:
+    """(items, channels, leaves, samples); one leaf of one item is silent."""
+    stems = np.random.default_rng(3).standard_normal((B, C, L, samples))
+    stems[1, :, 4] = 0
+    return stems
+
+
+def scene_of(stems: NDArray[np.float64], spec: StftSpec) -> Scene:
+    frames = np.lib.stride_tricks.sliding_window_view(stems, spec.analysis_samples, axis=-1)[..., :: spec.hop_samples, :]
+    leaves = np.fft.rfft(frames * spec.windows().analysis * spec.magnitude_scale)
+    return scene(leaves.transpose(0, 1, 3, 2, 4))
+
+
+@pytest.mark.parametrize(
+    "spec", [SMALL, StftSpec(32, 32, 16), StftSpec(32, 12, 8), StftSpec(24, 8, 8), GEOMETRIES["ultra"]], ids=str
+)
+def test_the_waves_of_a_signals_spectra_are_the_signal(spec: StftSpec) -> None:
+    stems = sound(spec.analysis_samples + 9 * spec.hop_samples)
+    masks = torch.ones(B, 10, K, spec.bins, dtype=torch.float64)
+    heard, wanted = waveforms(masks, scene_of(stems, spec), Waves(spec))
+    first = spec.analysis_samples - spec.synthesis_samples + spec.hop_samples
+    inside = stems[..., first : first + 9 * spec.hop_samples]
+    np.testing.assert_allclose(wanted[:, :, 2:], inside, atol=1e-12)
+    np.testing.assert_allclose(wanted[:, :, 1], inside[:, :, 2:].sum(axis=2), atol=1e-12)
+    np.testing.assert_allclose(heard, np.broadcast_to(inside.sum(axis=2, keepdims=True), heard.shape), atol=1e-12)
+
+
+def overlap_add(spectra: NDArray[np.complex128], spec: StftSpec) -> NDArray[np.float64]:
+    """(frames, bins) -> samples, frame after frame."""
+    out = np.zeros(len(spectra) * spec.hop_samples + spec.analysis_samples)
+    for n, frame in enumerate(spectra):
+        start = n * spec.hop_samples + spec.analysis_samples - spec.synthesis_samples
+        tail = np.fft.irfft(frame / spec.magnitude_scale, spec.analysis_samples)[-spec.synthesis_samples :]
+        out[start : start + spec.synthesis_samples] += tail * spec.windows().synthesis
+    first = spec.analysis_samples - spec.synthesis_samples + spec.hop_samples
+    return out[first : first + (len(spectra) - 1) * spec.hop_samples]
+
+
+def heard_and_wanted(masks: torch.Tensor, truth: Scene) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(items, classes, channels, samples) of masked and true spectra, in NumPy."""
+    both = with_parents(truth.leaves.numpy())
+    heard = masks.detach().numpy()[:, None] * both[:, :, :, :2].sum(axis=3, keepdims=True)
+    return tuple(  # type: ignore[return-value]
+        np.array([[[overlap_add(x[b, c, :, k], SMALL) for c in range(C)] for k in range(K)] for b in range(B)])
+        for x in (heard, both)
+    )
+
+
+def waves_logits(truth: Scene) -> torch.Tensor:
+    frames, bins = truth.mix.shape[1:]
+    return torch.from_numpy(np.random.default_rng(4).standard_normal((B, frames, K, bins)) * 2).requires_grad_()
+
+
+def test_waveform_loss_is_the_mean_distance_of_samples() -> None:
+    truth = scene_of(sound(), SMALL)
+    masks = class_masks(waves_logits(truth), LEVELS)
+    heard, wanted = heard_and_wanted(masks, truth)
+    assert waveform_loss(*waveforms(masks, truth, Waves(SMALL))).item() == pytest.approx(np.abs(heard - wanted).mean(), rel=1e-10)
+
+
+def test_si_sdr_loss_is_the_metric_and_silence_is_asked_for_silence() -> None:
+    truth = scene_of(sound(), SMALL)
+    masks = class_masks(waves_logits(truth), LEVELS)
+    heard, wanted = heard_and_wanted(masks, truth)
+    losses = []
+    for b, k in np.ndindex(B, K):
+        if wanted[b, k].any():
+            losses.append(10 * np.log10(10 ** (-si_sdr(heard[b, k], wanted[b, k]) / 10) + 1e-3))
+        else:
+            centred = heard[b, k] - heard[b, k].mean(axis=-1, keepdims=True)
+            loudest = max(np.square(w - w.mean(axis=-1, keepdims=True)).sum() for w in wanted[b])
+            losses.append(10 * np.log10(np.square(centred).sum() / loudest + 1e-3))
+    assert si_sdr_loss(*waveforms(masks, truth, Waves(SMALL))).item() == pytest.approx(np.mean(losses), rel=1e-9)
+
+
+# ---- together ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
+    truth = scene_of(sound(), SMALL)
+    logits, waves = waves_logits(truth), Waves(SMALL)
+    weights = {"mask": 0.5, "spectrogram": 3.0, "waveform": 7.0, "si_sdr": 0.1, "sdr": 0.2}
+    found = total(logits, truth, LEVELS, LossSpec(**weights), waves)
+    assert found.keys() == {"loss", *weights}
+    assert found["loss"].item() == pytest.approx(sum(weight * found[name].item() for name, weight in weights.items()))
+    for name in weights:
+        alone = total(logits, truth, LEVELS, LossSpec(**{"mask": 0.0, name: 2.0}), waves)
+        assert alone["loss"].item() == pytest.approx(2 * found[name].item())
+        assert alone.keys() == {"loss", "sdr", name}
+
+
+@pytest.mark.parametrize("gain", [0.0, 1e-20, 1.0, 1e4])
+@pytest.mark.parametrize("name", ["mask", "spectrogram", "waveform", "si_sdr", "sdr"])
+def test_every_term_learns_and_has_finite_gradients_from_silence_to_overload(name: str, gain: float) -> None:
+    truth = scene_of(gain * sound(), SMALL)
+    logits = waves_logits(truth)
+    total(logits, truth, LEVELS, LossSpec(**{"mask": 0.0, name: 1.0}), Waves(SMALL))["loss"].backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert gain < 1 or logits.grad.ne(0).any()
+
+
+@pytest.mark.parametrize("override", ["loss={mask: 0}", "loss.waveform=-1", "loss.magnitude_weights=3", "loss.masc=1"])
+def test_a_loss_that_cannot_be_is_refused(override: str) -> None:
+    with pytest.raises(DataError, match="loss"):
+        load_recipe("tiny", [override])
+
+
 def test_sdr_loss_is_the_decibels_of_the_masked_mixture() -> None:
     leaves = spectra()
     masks = class_masks(random_logits(), LEVELS)
@@ -110,19 +264,60 @@ def test_gradients_are_finite_from_silence_to_overload(gain: float) -> None:
     assert logits.grad.isfinite().all()
 
 
+# ---- and against the reference system ---------------------------------------------------------------------------------
+
+
 @pytest.mark.skipif(not ORACLE.exists(), reason="the reference arrays (shared/oracles) are not beside this checkout")
 def test_mask_loss_is_seven_times_the_reference_systems() -> None:
     """It divides by all seven classes where we take the mean over bins; ties and silence go to index 0 in both."""
+    arrays, theirs = np.load(ORACLE), reference_scene()
+    logits = reference_logits()
+    for weighted, name in ((True, "loss_mask"), (False, "loss_mask_noweights")):
+        ours = mask_loss(class_log_masks(logits, LEVELS), theirs, LEVELS, weighted=weighted).item()
+        assert ours == pytest.approx(7 * float(arrays[name]), rel=1e-5)
+    weight = theirs.magnitude / theirs.magnitude.mean(dim=(1, 2), keepdim=True)
+    np.testing.assert_allclose(weight, arrays["mag_weights"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not ORACLE.exists(), reason="the reference arrays (shared/oracles) are not beside this checkout")
+def test_spectrogram_loss_takes_the_reference_systems_targets_with_magnitudes() -> None:
+    """It compares a complex estimate with them (0.00976); of magnitudes, as the loss is written, these logits make 0.00643."""
+    arrays, theirs = np.load(ORACLE), reference_scene()
+    masks = class_masks(reference_logits(), LEVELS)
+    wanted = np.abs(np.abs(arrays["stft"])[:, :, None] * masks.numpy() - arrays["psa_targets"].transpose(0, 1, 3, 2)).mean()
+    assert wanted == pytest.approx(0.00643, abs=1e-5)
+    assert spectrogram_loss(masks, theirs).item() == pytest.approx(wanted, rel=1e-4)
+
+
+@pytest.mark.skipif(not ORACLE.exists(), reason="the reference arrays (shared/oracles) are not beside this checkout")
+def test_waveforms_are_the_reference_systems() -> None:
+    """In its own window (half a sample off ours); its padding at the start gives the first hop, too."""
+    arrays = np.load(ORACLE)
+    stft = StftSpec(512, 512, 256)
+    heard, wanted = waveforms(class_masks(reference_logits(), LEVELS), reference_scene(), ReferenceWaves(stft))
+    inside = slice(0, heard.shape[-1])
+    np.testing.assert_allclose(wanted[:, 0, 2:], arrays["children"][..., inside], atol=1e-6)
+    np.testing.assert_allclose(heard[:, 0], arrays["waveform_est"][..., inside], atol=1e-6)
+
+
+class ReferenceWaves(Waves):
+    """With the window that the reference system uses on both sides."""
+
+    def __init__(self, stft: StftSpec) -> None:
+        super().__init__(stft)
+        self.window = torch.from_numpy(np.sin(np.pi * np.arange(512) / 512) * np.load(ORACLE)["window_sum"].astype(float))
+
+
+def reference_scene() -> Scene:
     arrays = np.load(ORACLE)
     window = arrays["window"].astype(np.float64)
     padded = np.pad(arrays["children"], ((0, 0), (0, 0), (256, 256)), mode="reflect")
     frames = np.lib.stride_tricks.sliding_window_view(padded, 512, axis=-1)[:, :, ::256]
     children = np.fft.rfft(frames * window)  # (items, leaves, frames, bins)
     np.testing.assert_allclose(children.sum(axis=1), arrays["stft"], atol=1e-6)
-    theirs = make_scene(torch.from_numpy(children.transpose(0, 2, 1, 3)[:, None]), [[0, 1, 2], [3, 4]])
-    logits = torch.from_numpy(np.concatenate([arrays["logits_parent"], arrays["logits_child"]], axis=3).transpose(0, 1, 3, 2))
-    assert mask_loss(class_log_masks(logits, LEVELS), theirs, LEVELS).item() == pytest.approx(
-        7 * float(arrays["loss_mask"]), rel=1e-5
-    )
-    weight = theirs.magnitude / theirs.magnitude.mean(dim=(1, 2), keepdim=True)
-    np.testing.assert_allclose(weight, arrays["mag_weights"], rtol=1e-3, atol=1e-4)
+    return make_scene(torch.from_numpy(children.transpose(0, 2, 1, 3)[:, None]), [[0, 1, 2], [3, 4]])
+
+
+def reference_logits() -> torch.Tensor:
+    arrays = np.load(ORACLE)
+    return torch.from_numpy(np.concatenate([arrays["logits_parent"], arrays["logits_child"]], axis=3).transpose(0, 1, 3, 2))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sepstream_training.metrics import si_sdr, si_sdr_improvement
+from sepstream_training.metrics import reference_means, si_sdr, si_sdr_improvement
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_oracle_audio.npz"
 
@@ -83,6 +83,37 @@ def test_the_reference_system_agrees() -> None:
         ]
         theirs = np.where(np.isnan(arrays["valid"]), np.nan, arrays[wanted])  # its float32 is good for 2e-6
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_the_means_of_the_reference_go_over_sources_and_then_over_files() -> None:
+    """A file with one source weighs as much as one with three; a dropped pair weighs nothing, in its own file only."""
+    nan = float("nan")
+    files = [
+        {"a": (9.0, 0.0), "b": (6.0, -3.0), "c": (3.0, -6.0)},
+        {"a": (1.0, 2.0), "b": (nan, nan), "c": (nan, nan)},
+        {"a": (nan, nan), "b": (nan, nan), "c": (nan, nan)},
+    ]
+    means = reference_means(files)
+    assert means == {
+        "est_a": 5.0, "est_b": 6.0, "est_c": 3.0, "noisy_a": 1.0, "noisy_b": -3.0, "noisy_c": -6.0, "global_avg": 3.5
+    }  # fmt: skip
+    assert reference_means(files[2:])["global_avg"] is None
+    assert reference_means([]) == {"global_avg": None}
+    assert reference_means([{"a": (-np.inf, 1.0)}, {"a": (2.0, 1.0)}])["est_a"] == 2.0  # a silent estimate is 0/0 there
+
+
+@pytest.mark.skipif(not ORACLE.exists(), reason="the reference arrays (shared/oracles) are not beside this checkout")
+def test_the_means_of_the_reference_systems_own_figures() -> None:
+    arrays = np.load(ORACLE)
+    targets, mixtures = np.concatenate([arrays["parents"], arrays["children"]], axis=1), arrays["mix"]
+    files = [
+        {str(k): (si_sdr(item[k], target[k], mixture), si_sdr(mixture, target[k], mixture)) for k in range(7)}
+        for item, target, mixture in zip(arrays["waveform_est"], targets, mixtures, strict=True)
+    ]
+    theirs = np.where(np.isnan(arrays["valid"]), np.nan, arrays["si_sdr"])
+    means = reference_means(files)
+    assert means["global_avg"] == pytest.approx(np.mean([np.nanmean(row) for row in theirs]), abs=1e-5)
+    assert means["est_5"] == pytest.approx(np.nanmean(theirs[:, 5]), abs=1e-5)
 
 
 def test_metrics_load_no_torch() -> None:

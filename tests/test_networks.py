@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from sepstream.errors import DataError
 from sepstream_training.losses import class_masks
-from sepstream_training.models import StreamingNetwork, build
-from sepstream_training.models.disk_head import MAX_RADIUS, DiskHead
+from sepstream_training.models import Network, StreamingNetwork, build
+from sepstream_training.models.disk_head import MAX_RADIUS, DiskHead, hyperplanes
 from streaming_contract import Stage, verify
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_oracle.npz"
@@ -36,9 +36,14 @@ def make(kind: str, dilation: int = 1, **options: Any) -> StreamingNetwork:
     """A tiny network whose normalisation does something, ready to stream."""
     torch.manual_seed(5)
     network = build(kind.partition(" ")[0], CLASSES, OPTIONS[kind] | {"dilation": dilation} | options).double().eval()
+    assert isinstance(network, StreamingNetwork)
+    settle(network)
+    return network
+
+
+def settle(network: Network) -> None:
     network.norm.running_mean.uniform_(-6, -2)  # type: ignore[union-attr]
     network.norm.running_var.uniform_(0.5, 4)  # type: ignore[union-attr]
-    return network
 
 
 def magnitudes(batch: int, frames: int, seed: int = 1) -> torch.Tensor:
@@ -159,6 +164,94 @@ def test_dropout_acts_in_training_only_and_never_on_the_input() -> None:
     assert torch.equal(single(x)[0], single(x)[0])  # one layer has no in-between
 
 
+# ---- both directions --------------------------------------------------------------------------------------------------
+
+
+def make_offline(**options: Any) -> Network:
+    torch.manual_seed(6)
+    given = {"bins": BINS, "units": 5, "layers": 2, "bidirectional": True} | options
+    network = build("hyper_unmix", CLASSES, given).double().eval()
+    settle(network)
+    return network
+
+
+def lstm_in_numpy(x: NDArray[Any], weights: dict[str, NDArray[Any]], suffix: str) -> NDArray[np.float64]:
+    """Hochreiter & Schmidhuber 1997 with a forget gate, one direction: (T, inputs) -> (T, units)."""
+    w, r = weights[f"cell.weight_ih_{suffix}"], weights[f"cell.weight_hh_{suffix}"]
+    bias = weights[f"cell.bias_ih_{suffix}"] + weights[f"cell.bias_hh_{suffix}"]
+    h = c = np.zeros(r.shape[1])
+    out = []
+    for frame in x[::-1] if suffix.endswith("reverse") else x:
+        i, f, g, o = np.split(w @ frame + r @ h + bias, 4)
+        c = c / (1 + np.exp(-f)) + np.tanh(g) / (1 + np.exp(-i))
+        h = np.tanh(c) / (1 + np.exp(-o))
+        out.append(h)
+    return np.array(out[::-1] if suffix.endswith("reverse") else out)
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("dim", [2, 7])
+def test_the_bidirectional_network_is_the_published_stack(layers: int, dim: int) -> None:
+    network, x = make_offline(layers=layers, dim=dim, floor=1e-8), magnitudes(2, 11)
+    with torch.no_grad():
+        logits, u = network(x)
+    weights = {name: value.detach().numpy() for name, value in network.state_dict().items()}
+    for item in range(2):
+        heard = np.log(x[item].numpy() + 1e-8)
+        heard = (heard - weights["norm.running_mean"]) / np.sqrt(weights["norm.running_var"] + 1e-5)
+        heard = heard * weights["norm.weight"] + weights["norm.bias"]
+        for layer in range(layers):
+            own = {name.removeprefix(f"layers.{layer}."): value for name, value in weights.items()}
+            heard = np.concatenate([lstm_in_numpy(heard, own, s) for s in ("l0", "l0_reverse")], axis=1)
+        v = (heard @ weights["linear.weight"].T + weights["linear.bias"]).reshape(-1, dim, BINS)
+        with torch.no_grad():
+            wanted, wanted_u = network.head(torch.from_numpy(v))
+        torch.testing.assert_close(logits[item], wanted, rtol=0, atol=1e-10)
+        torch.testing.assert_close(u[item], wanted_u, rtol=0, atol=1e-10)
+
+
+def test_the_bidirectional_network_hears_the_future_and_its_own_signal_alone() -> None:
+    network, x = make_offline(), magnitudes(2, 9)
+    changed = x.clone()
+    changed[0, -1] *= 0.5
+    with torch.no_grad():
+        before, after = network(x)[0], network(changed)[0]
+    assert (before[0, 0] != after[0, 0]).any()
+    torch.testing.assert_close(before[1], after[1], rtol=0, atol=TOLERANCE)
+    assert not isinstance(network, StreamingNetwork)
+
+
+@pytest.mark.parametrize("dim", [2, 128])
+@pytest.mark.parametrize("head", [{"curvature": 0.0}, {"curvature": 1.0}, {"trainable_curvature": True}], ids=str)
+def test_every_parameter_of_the_bidirectional_network_learns(head: dict[str, Any], dim: int) -> None:
+    network = make_offline(dim=dim, **head).train()
+    logits, _ = network(magnitudes(3, 9))
+    torch.nn.functional.cross_entropy(logits.transpose(1, 2), torch.randint(CLASSES, (3, 9, BINS))).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all() and parameter.grad.ne(0).any(), name
+
+
+# ---- tied masks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["hyper_unmix", "band_split"])
+def test_tied_leaves_share_the_mask_of_their_parent(kind: str) -> None:
+    network, x = make(kind), magnitudes(2, 5)
+    with torch.no_grad():
+        free, u = network(x)
+        network.tied = (2, 3)
+        logits, same_u = network(x)
+    assert torch.equal(u, same_u)
+    masks = class_masks(logits, LEVELS)
+    for level in LEVELS:
+        torch.testing.assert_close(masks[:, :, level].sum(dim=2), torch.ones(2, 5, BINS).double())
+    for parent, members in ((0, slice(2, 4)), (1, slice(4, 7))):
+        torch.testing.assert_close(masks[:, :, members].sum(dim=2), masks[:, :, parent])
+        within = free[:, :, members].softmax(dim=2)
+        torch.testing.assert_close(masks[:, :, members], free[:, :, LEVELS[0]].softmax(dim=2)[:, :, parent, None] * within)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "word"),
     [
@@ -167,6 +260,10 @@ def test_dropout_acts_in_training_only_and_never_on_the_input() -> None:
         ("hyper_unmix", {"curvature": -1.0}, "curvature > 0"),
         ("hyper_unmix", {"curvature": 0.0, "trainable_curvature": True}, "curvature > 0"),
         ("hyper_unmix", {"dim": 1}, "dim >= 2"),
+        ("hyper_unmix", {"layers": 0}, "expected all > 0"),
+        ("hyper_unmix", {"floor": 0.0}, "expected all > 0"),
+        ("hyper_unmix", {"bidirectional": True, "dilation": 3}, "dilation is 3; expected 1"),
+        ("hyper_unmix", {"curvature": 0.0, "embedding_curvature": 1.0}, "two fixed curvatures"),
         ("band_split", {"bands": [3, 4]}, "model.options"),
         ("band_split", {"bands": [[3, 4]], "units": 5, "whole": 7}, "multiple of units"),
     ],
@@ -227,6 +324,48 @@ def test_head_is_the_hyperbolic_mlr_in_closed_form(dim: int, c: float) -> None:
     logits, u = run_head(head, tangents(dim))
     np.testing.assert_allclose(logits, mobius_logits(tangents(dim), p, a, c), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(u, tangents(dim) * np.sqrt(c) * shortening(tangents(dim) * np.sqrt(c)), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dim", [2, 8])
+@pytest.mark.parametrize("c", [0.25, 1.0, 4.0])
+def test_points_and_normals_of_the_ball_become_the_same_hyperplanes(dim: int, c: float) -> None:
+    rng = np.random.default_rng(8)
+    p, a = rng.uniform(-0.6, 0.6, (CLASSES, dim)) / np.sqrt(c * dim), rng.standard_normal((CLASSES, dim))
+    head = DiskHead(CLASSES, dim, c).double()
+    normal, offset = hyperplanes(torch.from_numpy(p), torch.from_numpy(a), c)
+    with torch.no_grad():
+        head.normal.copy_(normal)
+        head.offset.copy_(offset)
+    np.testing.assert_allclose(run_head(head, tangents(dim))[0], mobius_logits(tangents(dim), p, a, c), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("embedding", "own"), [(1.0, 1.3), (1.0, 0.6), (0.5, 0.5)])
+def test_a_point_of_one_ball_is_classified_in_another(embedding: float, own: float) -> None:
+    """The reference system, after its trained curvature has left that of its classes; as far as the point is in both balls."""
+    rng = np.random.default_rng(9)
+    p, a = rng.uniform(-0.4, 0.4, (CLASSES, 2)), rng.standard_normal((CLASSES, 2))
+    head = DiskHead(CLASSES, 2, own, embedding_curvature=embedding).double()
+    with torch.no_grad():
+        head.log_curvature.fill_(np.log(own))
+        normal, offset = hyperplanes(torch.from_numpy(p), torch.from_numpy(a), own)
+        head.normal.copy_(normal)
+        head.offset.copy_(offset)
+    v = tangents(2)
+    length = np.maximum(np.linalg.norm(v, axis=1, keepdims=True), 1e-300)
+    x = np.minimum(np.tanh(np.sqrt(embedding) * length), 0.999) / np.sqrt(embedding) * v / length
+    inside = np.sqrt(own) * np.linalg.norm(x, axis=1) < 0.999
+    assert inside.mean() > 0.5
+    x_norm = np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-300)
+    again = x / x_norm * np.arctanh(np.minimum(np.sqrt(own) * x_norm, 0.999)) / np.sqrt(own)  # the tangent of x in the other ball
+    np.testing.assert_allclose(run_head(head, v)[0], mobius_logits(again, p, a, own), rtol=1e-6, atol=1e-6)
+    assert np.isfinite(run_head(head, v)[0]).all()
+
+
+@pytest.mark.parametrize("c", [0.0, 1.0])
+def test_temperature_divides_the_logits(c: float) -> None:
+    head, warm = bent_head(2, c), bent_head(2, c)
+    warm.temperature = 2.5
+    np.testing.assert_allclose(run_head(warm, tangents(2))[0] * 2.5, run_head(head, tangents(2))[0], rtol=1e-12)
 
 
 def shortening(u: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -171,6 +171,7 @@ def _measure(flags: argparse.Namespace) -> int:
     from .live import LiveSession
 
     bundle = load_bundle(flags.model)
+    bundle.check_live()
     live = LiveSession(
         bundle,
         mixed(),
@@ -201,6 +202,7 @@ def _live(flags: argparse.Namespace) -> int:
 
     config = _config(flags)
     bundle = load_bundle(config.model)
+    bundle.check_live()
     _check_geometry(bundle, flags.latency)
     compile(opening(config).scene.selection, bundle)  # what cannot be played is said before anything starts
     if config.record is not None:

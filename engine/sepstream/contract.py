@@ -45,8 +45,8 @@ from .onnxfile import Port, Words, fault, read_model
 from .paths import data_dir
 
 FORMAT = 1
-KINDS = ("step",)
-LATER_KINDS = ("window", "offline")  # named in the design, not run by this version
+KINDS = ("step", "window")
+LATER_KINDS = ("offline",)  # named in the design, not run by this version
 
 MANIFEST, CARD = "bundle.json", "card.md"
 MAX_TEXT_BYTES = 1 << 20  # of bundle.json, and of card.md
@@ -224,8 +224,10 @@ class GraphSpec:
 class Bundle:
     """A model as the engine sees it: bundle.json, checked, and the folder it was read from.
 
-    ``kind`` is "step" (one hop in, one hop out, named states). ``lookahead_hops`` n: the masks of a call
-    belong to the frames n hops ago. ``graphs`` in rising order of hops, the first takes one.
+    ``kind`` is "step" (one hop in, one hop out, named states) or "window": a call hears frames again that earlier calls
+    heard, its only state, context (frames, band bins), and the network looks both ways in all of them. ``lookahead_hops`` n:
+    the masks of a call belong to the frames n hops ago. ``graphs`` in rising order of hops; of a step bundle, the first
+    takes one.
     ``training``, ``scores``, ``parity`` and ``licence`` are facts for cards and people; strings and numbers only.
     """
 
@@ -250,6 +252,21 @@ class Bundle:
     def latency_samples(self) -> int:
         """Total algorithmic latency at the bundle's own rate."""
         return self.stft.latency_samples + self.lookahead_hops * self.stft.hop_samples
+
+    @property
+    def is_live(self) -> bool:
+        """False where a call takes many hops at once: for files only."""
+        return self.graphs[0].hops == 1
+
+    def check_live(self) -> None:
+        """Raises a BundleError that says why this model cannot be played live."""
+        if not self.is_live:
+            hops = self.graphs[0].hops
+            seconds = (hops + self.lookahead_hops) * self.stft.hop_samples / self.sample_rate_hz
+            raise BundleError(
+                f"model '{self.name}' is of kind {self.kind}: it takes {hops} hops per call and hears what is to come, "
+                f"{seconds:.1f} s late; expected one hop per call; use it with sep-render, or a step model here"
+            )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -390,7 +407,7 @@ def _bundle_from_manifest(tree: Any, folder: Path) -> Bundle:
 
 def _check_kind(kind: Any) -> None:
     if kind in LATER_KINDS:
-        raise fault("kind", kind, "step; this version cannot run the others", "use a newer sepstream or a step model")
+        raise fault("kind", kind, "step or window; this version cannot run the others", "use a newer sepstream or another model")
     if kind not in KINDS:
         raise BundleError(f"kind is {kind!r:.80}; {nearest(str(kind), KINDS)}; export the bundle again")
 
@@ -518,8 +535,9 @@ def _check_classes(bundle: Bundle) -> None:
 
 def _check_graphs(bundle: Bundle) -> None:
     hops = [spec.hops for spec in bundle.graphs]
-    if hops[:1] != [1] or hops != sorted(set(hops)) or hops[-1] > 4096:
-        raise fault("graphs[].hops", hops, "rising numbers up to 4096, the first 1")
+    if not hops or hops != sorted(set(hops)) or hops[-1] > 4096 or (bundle.kind == "step" and hops[0] != 1):
+        first = ", the first 1" if bundle.kind == "step" else ""
+        raise fault("graphs[].hops", hops, f"rising numbers up to 4096{first}")
     files = [spec.file.casefold() for spec in bundle.graphs]
     if len(set(files)) < len(files):
         raise fault("graphs[].file", files, "each file once")
@@ -529,6 +547,15 @@ def _check_graphs(bundle: Bundle) -> None:
             _check_graph(spec, bundle)
             if (mine := [tensor.shape for tensor in spec.inputs[1:]]) != shapes:
                 raise fault("states shapes", mine, f"{shapes} as in graphs[0]")
+    if bundle.kind == "window" and not _is_context(shapes, bundle):
+        expected = f"one, ({bundle.lookahead_hops} or more frames, {bundle.band.bins} band bins): the context of a window"
+        raise fault("graphs[0].states shapes", shapes, expected)
+
+
+def _is_context(shapes: Sequence[tuple[int, ...]], bundle: Bundle) -> bool:
+    """Frames that are heard again: at least those whose masks are yet to come."""
+    shape = shapes[0] if len(shapes) == 1 else ()
+    return len(shape) == 2 and shape[0] >= bundle.lookahead_hops and shape[1] == bundle.band.bins
 
 
 def _check_graph(spec: GraphSpec, bundle: Bundle) -> None:

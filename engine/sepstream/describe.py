@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from .contract import CARD, MANIFEST, Bundle, GraphSpec, TensorSpec, manifest_tree
+from .disk import prototypes
 
 COLUMN = 10
 
@@ -14,11 +15,13 @@ def describe(bundle: Bundle) -> str:
 
 
 def as_json(bundle: Bundle) -> dict[str, Any]:
-    """The manifest, and beside it what follows from it: latency in ms, the two levels of classes, bytes of each file."""
+    """The manifest, and beside it what follows from it: latency in ms, the two levels of classes, a typical place of each
+    class on the disk, bytes of each file."""
     derived = {
         "latency_ms": _ms(bundle, bundle.latency_samples),
         "parents": list(bundle.parents),
         "leaves": list(bundle.leaves),
+        "prototypes": dict(zip(bundle.class_names, prototypes(bundle.disk).round(4).tolist(), strict=True)),
         "file_bytes": file_bytes(bundle),
         "folder": str(bundle.folder),
     }
@@ -39,8 +42,13 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "geometry", f"analysis {stft.analysis_samples}, synthesis {stft.synthesis_samples}, hop {stft.hop_samples} samples"
     yield "latency", f"{latency} samples = {_ms(bundle, latency):g} ms, look-ahead of {bundle.lookahead_hops} hops included"
     yield "band", _band(bundle)
+    if bundle.kind == "window":
+        yield "window", _window(bundle)
     yield from _titled("classes", _tree(bundle))
     yield "disk", f"{bundle.disk.dim} dimensions, curvature {bundle.disk.curvature:g}"
+    if bundle.disk.dim == 2:
+        places = zip(bundle.class_names, prototypes(bundle.disk), strict=True)
+        yield "", "  typically " + ", ".join(f"{name} ({x:.2f}, {y:.2f})" for name, (x, y) in places)
     sizes = file_bytes(bundle)
     yield from _titled("graphs", [line for spec in bundle.graphs for line in _graph(spec, sizes[spec.file])])
     for title in ("training", "scores", "parity", "licence"):
@@ -57,6 +65,15 @@ def _band(bundle: Bundle) -> str:
     end, low, high = (round(bins * bin_hz) for bins in (band.bins, band.follow_low, band.follow_high))
     above = f"; above it masks follow {low} to {high} Hz" if band.bins < bundle.stft.bins else ""
     return f"listens from 0 to {end} Hz ({band.bins} of {bundle.stft.bins} bins){above}"
+
+
+def _window(bundle: Bundle) -> str:
+    hops, context = bundle.graphs[0].hops, bundle.graphs[0].inputs[1].shape[0]
+    seconds = (context + hops) * bundle.stft.hop_samples / bundle.sample_rate_hz
+    past = context - bundle.lookahead_hops
+    return (
+        f"hears {seconds:.1f} s at once: {past} hops before, {hops} that it gives, {bundle.lookahead_hops} after; for files only"
+    )
 
 
 def _tree(bundle: Bundle) -> list[str]:

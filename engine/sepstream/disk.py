@@ -27,6 +27,7 @@ F32 = NDArray[np.float32]
 RIM = 0.999  # of the disk: the trained head ends here, so that float32 is enough
 MAX_RADIUS = math.atanh(RIM)  # of u
 MAX_DISTANCE = 16.0  # a little more than from rim to rim
+INSIDE = 1.0  # of a class: so far, in hyperbolic distance, lies its prototype beyond its geodesic
 MAX_POINTS = 256  # of a lasso
 LIMITS = {  # of every number in a region
     **dict.fromkeys(("x", "y"), (-2.0, 2.0)),
@@ -69,6 +70,15 @@ def logits(lifted: F32, disk: DiskSpec) -> F32:
     """(..., dim + 1, bins) -> (..., classes, bins), as the network's own head has them."""
     scale = np.asarray(disk.scale, np.float32)[:, None]
     return scale * line_distance(lifted, disk.vectors, disk.curvature)
+
+
+def prototypes(disk: DiskSpec) -> NDArray[np.float64]:
+    """(classes, dim): a typical place of each class, on the unit disk: straight out from the centre across the class's own
+    geodesic, and INSIDE beyond it. Without curvature, in the plane of u."""
+    vectors = np.asarray(disk.vectors)
+    size = np.linalg.norm(vectors[:, 1:], axis=1)
+    inside = -vectors[:, 0] / size + INSIDE if disk.curvature == 0 else np.tanh((np.arctanh(-vectors[:, 0] / size) + INSIDE) / 2)
+    return np.asarray((inside / size)[:, None] * vectors[:, 1:])
 
 
 def distance(x: F32, y: F32) -> F32:

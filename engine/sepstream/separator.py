@@ -137,6 +137,8 @@ def _graph(bundle: Bundle, hops: int) -> GraphSpec:
     for graph in bundle.graphs:
         if graph.hops == hops:
             return graph
+    if hops == 1:
+        bundle.check_live()
     raise BundleError(f"{bundle.folder}: no graph takes {hops} hops per call; expected one of {[g.hops for g in bundle.graphs]}")
 
 

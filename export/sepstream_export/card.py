@@ -26,10 +26,11 @@ def text(bundle: Bundle, recipe: Recipe, speed: Speed, size_bytes: int) -> str:
     ms = 1000 * bundle.latency_samples / bundle.sample_rate_hz
     sections = [
         f"# {bundle.name}",
-        f"Separates {tree}, live or from files: {bundle.sample_rate_hz} Hz, any number of channels, "
+        f"Separates {tree}, {'live or ' if bundle.is_live else ''}from files: {bundle.sample_rate_hz} Hz, any channels, "
         f"{ms:.1f} ms algorithmic latency ({bundle.latency_samples} samples), {size_bytes / 2**20:.1f} MiB.",
+        _window(bundle),
         _scores(bundle.scores),
-        "## Speed\n\n" + _speed(speed),
+        "## Speed\n\n" + _speed(speed, bundle.is_live),
         "## Training\n\n" + _facts(bundle.training) + f"\n- network: {recipe.model.kind}, {_options(recipe.model.options)}",
         "## Data and licences\n\n" + _facts(bundle.licence),
         "## Parity\n\nLargest differences of masks and embedding against torch on the whole signal, of the manifest's disk head "
@@ -46,11 +47,26 @@ def _scores(scores: Mapping[str, Any]) -> str:
     return f"## Scores\n\n{scores.get('about', '')}\n\n{table(rows)}"
 
 
-def _speed(speed: Speed) -> str:
+def _window(bundle: Bundle) -> str:
+    """What the windows cost, for a bundle of that kind."""
+    if bundle.kind != "window":
+        return ""
+    hops, context, future = bundle.graphs[0].hops, bundle.graphs[0].inputs[1].shape[0], bundle.lookahead_hops
     return (
+        f"The network hears the past and the future. It is run in windows of {context + hops} frames, of which it gives {hops}, "
+        f"with {context - future} before and {future} after them: {(context + hops) / hops:.2f} times the work of one piece, and "
+        f"memory that does not grow with a file. On the test signal of the parity below, its sound differs "
+        f"from that of the network on the whole signal by -{bundle.parity['window_snr_db']:.1f} dB. It cannot be played live."
+    )
+
+
+def _speed(speed: Speed, live: bool) -> str:
+    hop = (
         f"- live, stereo, all classes: a hop takes {speed.live_share:.1%} of its time on one core "
         f"({speed.worst_share:.1%} at the 99th percentile)\n"
-        f"- files, stereo, all classes: {speed.file_factor:.0f} times as fast as real time on one core\n"
+    )
+    return (
+        f"{hop if live else ''}- files, stereo, all classes: {speed.file_factor:.0f} times as fast as real time on one core\n"
         f"- measured at export, in CPU time, on: {speed.processor}"
     )
 

@@ -21,7 +21,7 @@ from sepstream_training.data.entries import Wanted
 from sepstream_training.data.layouts import has_split, layout_of, read_library
 from sepstream_training.data.library import Library, generate_library
 from sepstream_training.data.mixing import MixSpec, draw_mixture, hear
-from sepstream_training.metrics import is_silent, si_sdr
+from sepstream_training.metrics import is_silent, reference_means, si_sdr
 
 F32 = NDArray[np.float32]
 
@@ -98,16 +98,32 @@ def what_is_heard(root: Path | str, bundle: Bundle, count: int) -> str:
 
 def evaluate(bundle: Bundle, scenes: Iterable[F32]) -> dict[str, Any]:
     """Means per class, per level and over all classes present; every figure in dB, None where nothing counted."""
-    pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 2, provider="cpu", hops=bundle.graphs[-1].hops)
-    stft = Stft(bundle.stft)
-    scores = [one for stems in scenes for one in score(bundle, stems, pipeline, stft)]
+    scores = [one for each in _scores(bundle, scenes, bounded=True) for one in each]
     groups: dict[str, tuple[str, ...]] = {name: (name,) for name in bundle.class_names}
     groups |= {"parents": bundle.parents, "leaves": bundle.leaves, "all": bundle.class_names}
     return {label: _means([s for s in scores if s.name in names]) for label, names in groups.items()}
 
 
-def score(bundle: Bundle, stems: F32, pipeline: Separates, stft: Stft) -> list[Score]:
-    """Every class of one mixture of ``stems`` (leaves, channels, samples). Raises BundleError for an output with NaN or Inf."""
+def evaluate_as_reference(bundle: Bundle, scenes: Iterable[F32]) -> dict[str, Any]:
+    """The same mixtures, by the rules of the reference system: see ``metrics.reference_means``."""
+    files = [{one.name: _pair(one) for one in each} for each in _scores(bundle, scenes, bounded=False)]
+    means = reference_means(files)
+    return {name: None if value is None else round(value, 2) for name, value in means.items()} | {"files": len(files)}
+
+
+def _scores(bundle: Bundle, scenes: Iterable[F32], bounded: bool) -> Iterator[list[Score]]:
+    pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 2, provider="cpu", hops=bundle.graphs[-1].hops)
+    stft = Stft(bundle.stft)
+    return (score(bundle, stems, pipeline, stft, bounded) for stems in scenes)
+
+
+def _pair(one: Score) -> tuple[float, float]:
+    return (one.si_sdr.heard, one.si_sdr.mixture) if one.si_sdr else (math.nan, math.nan)
+
+
+def score(bundle: Bundle, stems: F32, pipeline: Separates, stft: Stft, bounded: bool = True) -> list[Score]:
+    """Every class of one mixture of ``stems`` (leaves, channels, samples); ``bounded`` keeps SI-SDR between FLOOR_DB and
+    CEILING_DB. Raises BundleError for an output with NaN or Inf."""
     targets = _with_parents(stems, bundle)
     mix = stems.sum(axis=0)
     pipeline.reset()
@@ -116,7 +132,8 @@ def score(bundle: Bundle, stems: F32, pipeline: Separates, stft: Stft) -> list[S
     if not np.isfinite(heard).all():
         raise BundleError(f"{bundle.folder}: the output holds NaN or Inf, expected sound; train or export the model again")
     oracle = _oracle(targets, mix, bundle, stft)
-    return [_score(name, heard[i], targets[i], oracle[i], mix) for i, name in enumerate(bundle.class_names)]
+    found = [_score(name, heard[i], targets[i], oracle[i], mix) for i, name in enumerate(bundle.class_names)]
+    return [_bounded(one) for one in found] if bounded else found
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -131,6 +148,17 @@ def table(result: Mapping[str, Any]) -> str:
         f"| {cell(r['absent_level_db'])} | {r['present']} |"
         for label, r in result.items()
     )
+
+
+def reference_table(result: Mapping[str, Any]) -> str:
+    """The result of ``evaluate_as_reference`` as Markdown."""
+
+    def cell(name: str) -> str:
+        return "-" if result.get(name) is None else f"{result[name]:.1f}"
+
+    sources = [name.removeprefix("est_") for name in result if name.startswith("est_")]
+    rows = [f"| {name} | {cell(f'est_{name}')} | {cell(f'noisy_{name}')} |" for name in sources]
+    return "\n".join(["| source | SI-SDR | mixture |", "|---|---|---|", *rows, f"| global_avg | {cell('global_avg')} | |"])
 
 
 def _library(root: Path | str, bundle: Bundle) -> Library:
@@ -191,13 +219,13 @@ def _oracle(targets: F32, mix: F32, bundle: Bundle, stft: Stft) -> F32:
 def _score(name: str, heard: F32, target: F32, oracle: F32, mix: F32) -> Score:
     absent = is_silent(target)
     counts = not absent and not is_silent(mix - target)
-    values = SiSdr(*(_bounded(si_sdr(each, target)) for each in (heard, mix, oracle))) if counts else None
+    values = SiSdr(*(si_sdr(each, target) for each in (heard, mix, oracle))) if counts else None
     power, of_mix = (max(float(np.square(each, dtype=np.float64).mean()), 1e-30) for each in (heard, mix))
     return Score(name, absent, values, max(LEAK_FLOOR_DB, 10 * math.log10(power / of_mix)))
 
 
-def _bounded(db: float) -> float:
-    return min(max(db, FLOOR_DB), CEILING_DB)
+def _bounded(one: Score) -> Score:
+    return replace(one, si_sdr=SiSdr(*(min(max(db, FLOOR_DB), CEILING_DB) for db in one.si_sdr))) if one.si_sdr else one
 
 
 def _means(scores: Sequence[Score]) -> dict[str, Any]:

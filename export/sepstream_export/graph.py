@@ -2,14 +2,15 @@
 
 import logging
 import warnings
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sepstream.contract import GraphSpec, TensorSpec
 from sepstream_training.losses import class_masks
+from sepstream_training.models import Network, StreamingNetwork
 from sepstream_training.models.recurrent import Lstm
+from sepstream_training.recipe import WindowSpec
 
 OPSET = 20
 
@@ -17,7 +18,7 @@ OPSET = 20
 class StepGraph(nn.Module):
     """What a call of the bundle does: magnitude (hops, bins), state -> masks (hops, classes, bins), embedding, state."""
 
-    def __init__(self, network: Any, levels: list[slice]) -> None:
+    def __init__(self, network: StreamingNetwork, levels: list[slice]) -> None:
         super().__init__()
         self.network, self.levels = network, levels
 
@@ -26,20 +27,48 @@ class StepGraph(nn.Module):
         return class_masks(logits, self.levels)[0], embedding[0], after
 
 
-def export_graph(network: Any, levels: list[slice], hops: int) -> tuple[bytes, GraphSpec]:
+class WindowGraph(nn.Module):
+    """A network that hears both ways, as a step with a look-ahead: magnitude (hops, bins), context (past + future, bins)
+    -> masks and embedding of the ``hops`` frames that lie ``future`` frames back, and the context of the next call.
+    """
+
+    def __init__(self, network: Network, levels: list[slice], past: int) -> None:
+        super().__init__()
+        self.network, self.levels, self.past = network, levels, past
+
+    def forward(self, magnitude: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        hops = magnitude.shape[0]
+        heard = torch.cat([context, magnitude])
+        logits, embedding = self.network(heard[None])
+        given = slice(self.past, self.past + hops)
+        return class_masks(logits[:, given], self.levels)[0], embedding[0, given], heard[hops:]
+
+
+def export_window(network: Network, levels: list[slice], window: WindowSpec) -> tuple[bytes, GraphSpec]:
+    """Like ``export_graph``, of a network that hears both ways."""
+    example = (torch.rand(window.hops, network.bins), torch.zeros(window.context, network.bins))
+    return _export(WindowGraph(network, levels, window.past), example, "context", f"window{window.hops}.onnx")
+
+
+def export_graph(network: StreamingNetwork, levels: list[slice], hops: int) -> tuple[bytes, GraphSpec]:
     """The ONNX file of ``hops`` frames per call, and its description without the hash (contract.write_bundle fills it in)."""
     example = (torch.rand(hops, network.bins), network.initial_state())
-    graph = StepGraph(network, levels).eval()
-    names_in, names_out = ["magnitude", "state"], ["masks", "embedding", "state_out"]
+    return _export(StepGraph(network, levels), example, "state", f"hops{hops}.onnx")
+
+
+def _export(graph: nn.Module, example: tuple[Tensor, Tensor], state: str, file: str) -> tuple[bytes, GraphSpec]:
+    """``graph`` of (magnitude, state) -> (masks, embedding, state), for inputs of the shapes of ``example``."""
+    graph = graph.eval()
+    names_in, names_out = ["magnitude", state], ["masks", "embedding", f"{state}_out"]
     with torch.no_grad():
         shapes_out = [tuple(value.shape) for value in graph(*example)]
     spec = GraphSpec(
-        file=f"hops{hops}.onnx",
+        file=file,
         sha256="",
-        hops=hops,
+        hops=example[0].shape[0],
         inputs=tuple(TensorSpec(name, tuple(value.shape)) for name, value in zip(names_in, example, strict=True)),
         outputs=tuple(TensorSpec(name, shape) for name, shape in zip(names_out, shapes_out, strict=True)),
-        states=(("state", "state_out"),),
+        states=((state, f"{state}_out"),),
     )
     return _onnx_bytes(graph, example, names_in, names_out), spec
 

@@ -11,11 +11,13 @@ import torch
 from sepstream.contract import MANIFEST, BandSpec, Bundle, ClassSpec, DiskSpec, GraphSpec, write_bundle
 from sepstream.errors import BundleError
 from sepstream_training.draw import colour
+from sepstream_training.models import Network, StreamingNetwork
 from sepstream_training.recipe import Recipe
+from sepstream_training.reference import LICENCE, import_reference, is_reference
 from sepstream_training.train import load_network, training_facts
 
 from . import card
-from .graph import OPSET, export_graph
+from .graph import OPSET, export_graph, export_window
 from .parity import measure
 from .speed import time_per_hop
 
@@ -25,22 +27,36 @@ Evaluate = Callable[[Bundle], Mapping[str, Any]]
 
 
 def export(
-    checkpoint: Path, out: Path, *, name: str, licence: str = "", evaluate: Evaluate | None = None, overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    name: str,
+    licence: str = "",
+    temperature: float = 1.0,
+    evaluate: Evaluate | None = None,
+    overwrite: bool = False,
 ) -> Bundle:
-    """Write the bundle of ``checkpoint`` to the folder ``out`` and return it as read back.
+    """Write the bundle of ``checkpoint``, ours or the reference system's, to the folder ``out`` and return it as read back.
 
-    ``licence`` says whose the data is, where the checkpoint's recipe does not, or not well.
+    ``licence`` says whose the data is, where the checkpoint's recipe does not, or not well. ``temperature`` of the softmax: below
+    one, masks are harder than those that were trained (less interference, more artefacts), above one softer.
     The graphs are first written to a temporary bundle, compared with torch (law 7) and, with ``evaluate``,
     scored; only then does ``out`` appear. Raises BundleError when parity fails or ``out`` is taken, DataError for a
     bad checkpoint, OSError where the disk does.
     """
     _check_free(out, overwrite)
-    recipe, network = load_network(checkpoint)
-    exported = [export_graph(network, recipe.levels, hops) for hops in (1, MANY_HOPS)]
-    files = {spec.file: data for data, spec in exported}
-    draft = _manifest(recipe, network, name, [spec for _, spec in exported])
-    draft = replace(draft, training=training_facts(checkpoint), licence=card.licence(recipe.data, licence))
     with TemporaryDirectory(prefix="sepstream-export-") as scratch:
+        imported = is_reference(checkpoint)
+        if imported:
+            checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
+        recipe, network = load_network(checkpoint)
+        network.head.temperature = temperature
+        exported = _graphs(recipe, network)
+        files = {spec.file: data for data, spec in exported}
+        draft = _manifest(recipe, network, name, [spec for _, spec in exported])
+        whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
+        facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
+        draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
         parity = measure(network, recipe.levels, trial)
         speed = time_per_hop(trial)
@@ -57,16 +73,24 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise BundleError(f"'{out}' exists; expected {wanted}; choose another folder")
 
 
-def _manifest(recipe: Recipe, network: Any, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
+def _graphs(recipe: Recipe, network: Network) -> list[tuple[bytes, GraphSpec]]:
+    """Of a network that streams, for live use and for files; of one that hears both ways, a window."""
+    if isinstance(network, StreamingNetwork):
+        return [export_graph(network, recipe.levels, hops) for hops in (1, MANY_HOPS)]
+    return [export_window(network, recipe.levels, recipe.window)]
+
+
+def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
     parent_of = {leaf: parent for parent, members in recipe.classes.items() for leaf in members}
+    streams = isinstance(network, StreamingNetwork)
     bin_hz = recipe.sample_rate_hz / recipe.stft.analysis_samples
     low, high = (min(round(hz / bin_hz), recipe.band_bins) for hz in recipe.follow_hz)
     return Bundle(
         name=name,
-        kind="step",
+        kind="step" if streams else "window",
         sample_rate_hz=recipe.sample_rate_hz,
         stft=recipe.stft,
-        lookahead_hops=0,
+        lookahead_hops=0 if streams else recipe.window.future,
         band=BandSpec(recipe.band_bins, low, high),
         classes=tuple(ClassSpec(c, parent_of.get(c), colour(i)) for i, c in enumerate(recipe.class_names)),
         disk=_disk(network.head),

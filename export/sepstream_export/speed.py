@@ -26,7 +26,7 @@ class Speed(NamedTuple):
 
 def time_per_hop(bundle: Bundle) -> Speed:
     hop_s = bundle.stft.hop_samples / bundle.sample_rate_hz
-    live = _costs_s(bundle, bundle.graphs[0].hops) / hop_s
+    live = _costs_s(bundle, bundle.graphs[0].hops) / (bundle.graphs[0].hops * hop_s)
     files = _costs_s(bundle, bundle.graphs[-1].hops).mean() / (bundle.graphs[-1].hops * hop_s)
     return Speed(float(np.median(live)), float(np.percentile(live, 99)), float(1 / files), processor())
 

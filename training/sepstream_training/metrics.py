@@ -4,6 +4,8 @@ Scale-invariant SDR after Le Roux, Wisdom, Erdogan, Hershey 2019 (SDR: half-bake
 rules of hyper-unmix (arXiv 2212.05008) on which pairs count.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -28,6 +30,25 @@ def si_sdr(estimate: ArrayLike, target: ArrayLike, mixture: ArrayLike | None = N
 def si_sdr_improvement(estimate: ArrayLike, target: ArrayLike, mixture: ArrayLike) -> float:
     """dB that ``estimate`` is above the unprocessed ``mixture``; NaN where the pair does not count."""
     return si_sdr(estimate, target, mixture) - si_sdr(mixture, target, mixture)
+
+
+def reference_means(files: Sequence[Mapping[str, tuple[float, float]]]) -> dict[str, float | None]:
+    """The figures of hyper-unmix of (estimate, mixture) SI-SDR in dB, for each source of each file; NaN where a pair is dropped.
+
+    ``est_SOURCE`` and ``noisy_SOURCE`` are means over files; ``global_avg`` is the mean over the sources of a file, parents
+    and leaves alike, then over files. What is not finite does not count (there, a silent estimate is
+    0/0); None where nothing does.
+    """
+    sources = list(files[0]) if files else []
+    means = {f"est_{name}": _finite_mean([each[name][0] for each in files]) for name in sources}
+    means |= {f"noisy_{name}": _finite_mean([each[name][1] for each in files]) for name in sources}
+    each_file = [_finite_mean([estimate for estimate, _ in each.values()]) for each in files]
+    return {**means, "global_avg": _finite_mean([mean for mean in each_file if mean is not None])}
+
+
+def _finite_mean(values: Sequence[float]) -> float | None:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else None
 
 
 def is_silent(signal: ArrayLike) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
@@ -14,7 +15,8 @@ from .data.lsx import read_tree
 from .data.mixing import MixSpec
 
 RECIPES = Path(__file__).parent / "recipes"
-EXPECTED = {str: "a name", list: "a list", tuple: "a list", Mapping: "keys and values"}
+EXPECTED = {str: "a name", bool: "true or false", list: "a list", tuple: "a list", Mapping: "keys and values"}
+BASE = "base"  # the key of a YAML file that names the recipe it changes
 
 
 def _expect(holds: bool, key: str, value: Any, expected: str) -> None:
@@ -74,18 +76,62 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """``kind`` names the network, ``options`` are its constructor's arguments."""
+    """``kind`` names the network, ``options`` are its constructor's arguments.
+
+    ``tied``: a leaf's mask is a share of its parent's; otherwise each level of the class tree is decided on its own.
+    """
 
     kind: str = "band_split"
     options: Mapping[str, Any] = field(default_factory=dict)
+    tied: bool = False
 
 
 @dataclass(frozen=True)
 class LossSpec:
-    """Weights of the terms of losses.py."""
+    """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude."""
 
     mask: float = 1.0
+    magnitude_weights: bool = True
+    spectrogram: float = 0.0
+    waveform: float = 0.0
+    si_sdr: float = 0.0
     sdr: float = 0.0
+
+    def __post_init__(self) -> None:
+        weights = {name: getattr(self, name) for name in ("mask", "spectrogram", "waveform", "si_sdr", "sdr")}
+        _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
+
+    @property
+    def needs_waveforms(self) -> bool:
+        """Some term compares waveforms, so that it takes every frame of a signal."""
+        return self.waveform > 0 or self.si_sdr > 0
+
+
+@dataclass(frozen=True)
+class WindowSpec:
+    """How a network that hears both ways is packed for files: in windows of ``past`` + ``hops`` + ``future`` frames.
+
+    Each call takes ``hops`` new frames and gives the masks of as many, ``future`` frames back; it computes the whole window,
+    so a second of sound costs (past + hops + future) / hops times as much as in one piece. Memory is constant.
+
+    Measured with 2 layers of 96 units after 200 steps, on four mixtures of 16 s: against the network in one piece, 64 + 256
+    + 64 frames lose 0.005 dB of SI-SDR (the sounds differ by -39 dB), 16 + 256 + 16 lose 0.008 dB, 128 + 256 + 128 lose 0.003 dB.
+    The card of a bundle says what its own windows change.
+    """
+
+    past: int = 64
+    hops: int = 256
+    future: int = 64
+
+    def __post_init__(self) -> None:
+        _expect(1 <= self.hops <= 4096, "window.hops", self.hops, "1 to 4096")
+        _expect(0 <= self.past <= 4096, "window.past", self.past, "0 to 4096")
+        _expect(1 <= self.future <= 1000, "window.future", self.future, "1 to 1000")
+
+    @property
+    def context(self) -> int:
+        """Frames that a call gets of those before."""
+        return self.past + self.future
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -151,7 +197,7 @@ class TrainSpec:
 class Recipe:
     name: str
     classes: Mapping[str, list[str]]
-    geometry: str = "live"
+    geometry: str | Mapping[str, int] = "live"  # a name, or {analysis: 512, synthesis: 512, hop: 256} in samples
     sample_rate_hz: int = 48000
     divisor: int = 2  # training runs at sample_rate / divisor: same bins, the band above is empty
     band_bins: int = 342  # bins the network looks at, from 0 Hz up
@@ -162,6 +208,7 @@ class Recipe:
     model: ModelSpec = ModelSpec()
     loss: LossSpec = LossSpec()
     train: TrainSpec = TrainSpec()
+    window: WindowSpec = WindowSpec()
 
     def __post_init__(self) -> None:
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")
@@ -177,7 +224,12 @@ class Recipe:
     @property
     def stft(self) -> StftSpec:
         """The geometry the engine runs."""
-        return geometry(self.geometry)
+        if isinstance(self.geometry, str):
+            return geometry(self.geometry)
+        parts = ("analysis", "synthesis", "hop")
+        expected = f"a name, or {{{', '.join(f'{part}: SAMPLES' for part in parts)}}}"
+        _expect(set(self.geometry) == set(parts), "geometry", dict(self.geometry), expected)
+        return StftSpec(*(self.geometry[part] for part in parts))
 
     @property
     def training_stft(self) -> StftSpec:
@@ -199,6 +251,16 @@ class Recipe:
         return [*self.classes, *self.leaves]
 
     @property
+    def families(self) -> list[list[int]]:
+        """The places of each parent's leaves among the leaves."""
+        return [[self.leaves.index(leaf) for leaf in members] for members in self.classes.values()]
+
+    @property
+    def tied(self) -> list[int]:
+        """How many leaves share each parent's mask; empty where they do not."""
+        return [len(members) for members in self.classes.values()] if self.model.tied else []
+
+    @property
     def levels(self) -> list[slice]:
         """The rows of each level of the class tree; the masks of a level sum to one."""
         parents = len(self.classes)
@@ -206,14 +268,15 @@ class Recipe:
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A shipped recipe by name, or a YAML file; ``overrides`` are dotted assignments such as train.steps=100."""
-    path = _find(name_or_path)
-    try:
-        tree = _yaml(path.read_text(encoding="utf8"), f"recipe '{path}'")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"recipe '{path}' cannot be read ({error}); expected a YAML file") from None
-    if not isinstance(tree, dict):
-        raise DataError(f"recipe '{path}' holds {tree!r}; expected keys and values")
+    """A shipped recipe by name, or a YAML file; ``overrides`` are dotted assignments such as train.steps=100.
+
+    A file may name a ``base``, a shipped recipe, and hold only what differs.
+    """
+    tree = _read_tree(_find(name_or_path))
+    if BASE in tree:
+        base = _read_tree(_find_shipped(str(tree.pop(BASE))))
+        _expect(BASE not in base, BASE, base.get(BASE), "a recipe that stands on its own")
+        tree = _merged(base, tree)
     for override in overrides:
         _set(tree, override)
     return recipe_from_tree(_with_classes(tree))
@@ -243,12 +306,33 @@ def _with_classes(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def _find(name_or_path: str) -> Path:
+    return Path(name_or_path) if Path(name_or_path).is_file() else _find_shipped(name_or_path)
+
+
+def _find_shipped(name: str) -> Path:
     shipped = {path.stem: path for path in RECIPES.glob("*.yaml")}
-    if Path(name_or_path).is_file():
-        return Path(name_or_path)
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    raise DataError(f"recipe '{name_or_path}' is neither a file nor shipped; {nearest(name_or_path, sorted(shipped))}")
+    if name not in shipped:
+        raise DataError(f"recipe '{name}' is neither a file nor shipped; {nearest(name, sorted(shipped))}")
+    return shipped[name]
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = _yaml(path.read_text(encoding="utf8"), f"recipe '{path}'")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"recipe '{path}' cannot be read ({error}); expected a YAML file") from None
+    if not isinstance(tree, dict):
+        raise DataError(f"recipe '{path}' holds {tree!r}; expected keys and values")
+    return tree
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``changes`` over ``base``, group by group; other classes are other classes, not some more."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict) and key != "classes"
+        merged[key] = _merged(base[key], value) if both else value
+    return merged
 
 
 def _set(tree: dict[str, Any], override: str) -> None:
@@ -287,6 +371,9 @@ def _build(kind: Any, tree: Any, where: str) -> Any:
 
 def _value(value: Any, hint: Any, where: str) -> Any:
     """``value`` as the type that the field declares."""
+    if get_origin(hint) is UnionType:  # a name or a group
+        name, group = get_args(hint)
+        hint = group if isinstance(value, Mapping) else name
     kind, inner = get_origin(hint) or hint, get_args(hint)
     if hint is Any:
         return value
@@ -299,7 +386,7 @@ def _value(value: Any, hint: Any, where: str) -> Any:
         return {str(key): _value(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     if kind is tuple:
         _expect(len(value) == len(inner), where, value, f"{len(inner)} values")
-    return value if kind is str else kind(_value(item, inner[0], where) for item in value)
+    return value if kind in (str, bool) else kind(_value(item, inner[0], where) for item in value)
 
 
 def _number(value: Any, kind: type[int] | type[float], where: str) -> int | float:

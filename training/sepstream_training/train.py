@@ -28,8 +28,8 @@ from .callbacks import (
 )
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .hearing import Heard, Hearing
-from .losses import Scene, class_log_masks, make_scene, mask_loss, sdr_loss
-from .models import StreamingNetwork, build
+from .losses import Scene, Waves, make_scene, total
+from .models import Network, build
 from .parallel import trainer_arguments
 from .processes import Machines
 from .recipe import Recipe, recipe_to_tree
@@ -47,7 +47,7 @@ class Spectra:
         stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
-        self.families = [[recipe.leaves.index(leaf) for leaf in members] for members in recipe.classes.values()]
+        self.families = recipe.families
         self.window = torch.tensor(stft.windows().analysis * stft.magnitude_scale, dtype=torch.float32)
 
     def __call__(self, stems: Tensor) -> Scene:
@@ -57,16 +57,22 @@ class Spectra:
 
 
 class Separation(L.LightningModule):
-    """The network and its losses. Frames are taken ``dilation`` hops apart: one chain of the network's recurrence."""
+    """The network and its losses.
+
+    Frames are taken ``dilation`` hops apart: one chain of the network's recurrence. A loss of waveforms needs them all.
+    """
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.save_hyperparameters({"recipe": recipe_to_tree(recipe)})
         self.recipe = recipe
-        self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options)
+        self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
-        self.spectra = Spectra(recipe, self.network.dilation)
+        every_frame = recipe.loss.needs_waveforms
+        self.spectra = Spectra(recipe, 1 if every_frame else self.network.dilation)
+        self.chains = None if every_frame else 1
+        self.waves = Waves(recipe.training_stft)
         self.hearing = Hearing(recipe)
         self.share, self.first_step = Share(), 0  # where this run begins
         self.step_losses: list[Tensor] = []  # of the step's batches
@@ -75,12 +81,8 @@ class Separation(L.LightningModule):
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
-        logits, _ = self.network(scene.magnitude, chains=1)
-        weights, levels = self.recipe.loss, self.recipe.levels
-        log_masks = class_log_masks(logits, levels)
-        mask = mask_loss(log_masks, scene, levels)
-        sdr = sdr_loss(log_masks.exp(), scene)
-        return {"loss": weights.mask * mask + weights.sdr * sdr, "mask": mask, "sdr": sdr}
+        logits, _ = self.network(scene.magnitude, self.chains)
+        return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
@@ -295,7 +297,7 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
     )
 
 
-def load_network(checkpoint: Path) -> tuple[Recipe, StreamingNetwork]:
+def load_network(checkpoint: Path) -> tuple[Recipe, Network]:
     """The recipe and the trained (averaged) network of a checkpoint; nothing in it is executed."""
     recipe = checkpoints.recipe_of(checkpoints.read(checkpoint))
     module = Separation(recipe)

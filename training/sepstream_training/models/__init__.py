@@ -1,24 +1,29 @@
 """The networks, one file per system; ``build`` makes one from a recipe."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sepstream.errors import DataError, nearest
 
 from .band_split import BandSplit
-from .hyper_unmix import HyperUnmix
-from .streaming import StreamingNetwork
+from .hyper_unmix import hyper_unmix
+from .streaming import Network, StreamingNetwork
 
-__all__ = ["KINDS", "StreamingNetwork", "build"]
+__all__ = ["KINDS", "Network", "StreamingNetwork", "build"]
 
-KINDS: dict[str, type[StreamingNetwork]] = {"band_split": BandSplit, "hyper_unmix": HyperUnmix}
+KINDS: dict[str, Callable[..., Network]] = {"band_split": BandSplit, "hyper_unmix": hyper_unmix}
 
 
-def build(kind: str, classes: int, options: Mapping[str, Any]) -> StreamingNetwork:
-    """The network ``kind`` with ``classes`` masks. Raises DataError for an unknown kind or option."""
+def build(kind: str, classes: int, options: Mapping[str, Any], tied: Sequence[int] = ()) -> Network:
+    """The network ``kind`` with ``classes`` masks; ``tied`` counts the leaves of each parent, if their masks are to be tied.
+
+    Raises DataError for an unknown kind or option.
+    """
     if kind not in KINDS:
         raise DataError(f"model.kind '{kind}' is unknown; {nearest(kind, KINDS)}")
     try:
-        return KINDS[kind](classes, **options)
+        network = KINDS[kind](classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:  # an option that is unknown, or of no use
         raise DataError(f"model.options of '{kind}': {error}") from None
+    network.tied = tuple(tied)
+    return network

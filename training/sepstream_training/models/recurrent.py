@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Lstm(nn.Module):
-    """A unidirectional LSTM layer: (T, rows, inputs), h and c (1, rows, units) -> (T, rows, units), h, c.
+    """An LSTM layer: (T, rows, inputs), h and c (directions, rows, units) -> (T, rows, directions * units), h, c.
 
     ``exporting`` swaps the arithmetic for an ONNX LSTM node: torch.export would otherwise bake the length of
     the example into the graph. The symbolic node cannot run eagerly; parity is proven against this form.
@@ -15,12 +15,13 @@ class Lstm(nn.Module):
 
     exporting = False
 
-    def __init__(self, inputs: int, units: int) -> None:
+    def __init__(self, inputs: int, units: int, directions: int = 1) -> None:
         super().__init__()
-        self.units = units
-        self.cell = nn.LSTM(inputs, units)
+        self.units, self.directions = units, directions
+        self.cell = nn.LSTM(inputs, units, bidirectional=directions == 2)
         with torch.no_grad():  # remember by default: forget-gate bias 1 (Jozefowicz et al. 2015)
-            self.cell.get_parameter("bias_hh_l0")[units : 2 * units].fill_(1.0)
+            for suffix in self._suffixes():
+                self.cell.get_parameter(f"bias_hh_{suffix}")[units : 2 * units].fill_(1.0)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         if self.exporting:
@@ -28,20 +29,24 @@ class Lstm(nn.Module):
         y, (h, c) = self.cell(x, (h, c))
         return y, h, c
 
-    def _onnx_node(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        def iofc(gates: Tensor) -> Tensor:  # torch stacks i f g o, ONNX wants i o f c
-            i, f, g, o = gates.chunk(4)
-            return torch.cat([i, o, f, g])[None]
+    def _suffixes(self) -> tuple[str, ...]:
+        return ("l0", "l0_reverse")[: self.directions]
 
-        cell: Any = self.cell  # its weights are made by name, which a type checker cannot see
+    def _onnx_node(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        def iofc(name: str) -> Tensor:
+            """(directions, 4 * units, ...): torch stacks i f g o, ONNX wants i o f c."""
+            gates = [self.cell.get_parameter(f"{name}_{suffix}").chunk(4) for suffix in self._suffixes()]
+            return torch.stack([torch.cat([i, o, f, g]) for i, f, g, o in gates])
+
         length, rows, _ = x.shape
-        bias = torch.cat([iofc(cell.bias_ih_l0), iofc(cell.bias_hh_l0)], dim=1)
+        bias = torch.cat([iofc("bias_ih"), iofc("bias_hh")], dim=1)
+        inputs: Any = (x, iofc("weight_ih"), iofc("weight_hh"), bias, None, h, c)
         y, h, c = torch.onnx.ops.symbolic_multi_out(
             "LSTM",
-            (x, iofc(cell.weight_ih_l0), iofc(cell.weight_hh_l0), bias, None, h, c),
-            dict(hidden_size=self.units),
+            inputs,
+            dict(hidden_size=self.units, direction="bidirectional" if self.directions == 2 else "forward"),
             dtypes=(torch.float32,) * 3,
-            shapes=((length, 1, rows, self.units), (1, rows, self.units), (1, rows, self.units)),
+            shapes=((length, self.directions, rows, self.units), *(2 * ((self.directions, rows, self.units),))),
             version=14,
         )
-        return y[:, 0], h, c
+        return y.transpose(1, 2).reshape(length, rows, -1), h, c

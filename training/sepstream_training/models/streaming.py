@@ -1,6 +1,8 @@
-"""What every live network shares: interleaved chains, one state tensor, magnitudes in, the disk out."""
+"""What every network shares: magnitudes in, the disk out; and what every live one does: chains that take turns, one state."""
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +12,56 @@ from .disk_head import DiskHead
 LOG_FLOOR = 1e-5  # of magnitudes, where a full-scale sine is 0.5: the network is deaf below -94 dBFS per bin
 
 
-class StreamingNetwork(nn.Module, ABC):
-    """Magnitudes (B, T, bins) -> logits (B, T, classes, bins) and embedding u (B, T, dim, bins).
+class Network(nn.Module, ABC):
+    """Magnitudes (B, T, bins) -> logits (B, T, classes, bins) and embedding u (B, T, dim, bins), of a whole signal.
+
+    ``tied`` counts the leaves of each parent: their logits become what makes a leaf's mask its parent's mask times the
+    softmax within the parent. Empty, each level of the class tree is decided on its own.
+
+    A subclass creates ``norm`` first and ``head`` last.
+    """
+
+    bins: int
+    dilation: int  # training takes one frame in so many
+    floor: float = LOG_FLOOR
+    tied: tuple[int, ...] = ()
+    norm: nn.BatchNorm1d
+    head: DiskHead
+
+    @abstractmethod
+    def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
+        """The whole signal; ``chains=1`` is for frames that are ``dilation`` hops apart."""
+
+    def features(self, magnitude: Tensor) -> Tensor:
+        """(B, T, bins) -> (T, B, bins) normalised log(magnitude + floor), written so that the ONNX exporter, to which an added
+        1e-8 is nothing, keeps the floor."""
+        batch, frames, bins = magnitude.shape
+        logs = torch.log(magnitude / self.floor + 1) + math.log(self.floor)
+        rows = logs.transpose(0, 1).reshape(-1, bins)
+        features: Tensor = self.norm(rows).view(frames, batch, bins)
+        return features
+
+    def classify(self, v: Tensor, batch: int, frames: int) -> tuple[Tensor, Tensor]:
+        """(T * B, dim, bins) tangent vectors -> logits and embedding, batch first."""
+        logits, u = self.head(v)
+        logits = tie(logits, self.tied) if self.tied else logits
+        shape = (frames, batch, -1, self.bins)
+        return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1)
+
+
+def tie(logits: Tensor, families: Sequence[int]) -> Tensor:
+    """(..., parents and leaves, bins) logits -> logits whose softmax, per level, gives each leaf a share of its parent's mask.
+
+    They are logarithms of masks: log softmax of the parents, and for a leaf that of its parent plus its own within the family.
+    """
+    parents = logits[..., : len(families), :].log_softmax(dim=-2)
+    leaves = torch.split(logits[..., len(families) :, :], list(families), dim=-2)
+    shares = [parents[..., i : i + 1, :] + members.log_softmax(dim=-2) for i, members in enumerate(leaves)]
+    return torch.cat([parents, *shares], dim=-2)
+
+
+class StreamingNetwork(Network):
+    """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others.
 
     ``dilation`` chains with shared weights take turns, frame by frame (Chang et al. 2017, Dilated Recurrent Neural
     Networks). A long analysis window shows every chain what its neighbours saw, so nothing is lost, and training
@@ -21,16 +71,12 @@ class StreamingNetwork(nn.Module, ABC):
     each recurrent layer in turn. Its first axis alone decides how many chains there are: a single chain, fed every
     third frame, is exactly one of three chains fed every frame.
 
-    A subclass creates ``norm`` first and ``head`` last, says how large its state is, and what stands in between.
+    A subclass says how large its state is, and what stands between ``norm`` and ``head``.
     """
 
-    bins: int
-    dilation: int
     cells: int  # h and c of every recurrent layer
     rows: int  # of a cell, per signal
     units: int
-    norm: nn.BatchNorm1d
-    head: DiskHead
 
     @abstractmethod
     def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -47,9 +93,8 @@ class StreamingNetwork(nn.Module, ABC):
 
     def step(self, magnitude: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next T >= 1 frames -> logits, embedding, new state; the given state is left as it was."""
-        batch, frames, bins = magnitude.shape
-        rows = torch.log(magnitude + LOG_FLOOR).transpose(0, 1).reshape(-1, bins)
-        features = self.norm(rows).view(frames, batch, bins)
+        batch, frames, _ = magnitude.shape
+        features = self.features(magnitude)
         whole = frames // state.shape[0] * state.shape[0]  # frames in full turns; the rest advances the queue
         parts = []
         for turns, chains in ((features[:whole], state.shape[0]), (features[whole:], frames - whole)):
@@ -57,9 +102,8 @@ class StreamingNetwork(nn.Module, ABC):
                 v, after = self._take_turns(turns, state[:chains])
                 state = torch.cat([state[chains:], after])
                 parts.append(v)
-        logits, u = self.head(torch.cat(parts))
-        shape = (frames, batch, -1, bins)
-        return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1), state
+        logits, u = self.classify(torch.cat(parts), batch, frames)
+        return logits, u, state
 
     def _take_turns(self, features: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Run the chains of ``state`` side by side, as if they were signals of one batch; (T, B, bins), T whole turns."""
