@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sepstream.errors import DataError
-from sepstream_training.checkpoints import start_from
+from sepstream_training.checkpoints import start_from, start_partly
 from sepstream_training.cli import train_main
 from sepstream_training.data.loader import Mixtures
 from sepstream_training.models.disk_head import DiskHead
@@ -360,13 +360,33 @@ def test_what_a_network_has_grown_keeps_its_initialisation_and_is_named(tmp_path
     assert line.count(", ") == len(grown)  # a comma each but the first, and one in the words before
 
 
+def test_a_start_takes_what_fits_of_a_network_of_other_bins(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert run(tmp_path / "one", *SHORT, "train.steps=1") == 0
+    halves = ["geometry=ultra", "band_bins=173", "model.options.bands=[[10, 2], [6, 4], [5, 9], [3, 28]]"]
+    recipe = load_recipe("tiny", [*SMALL, *halves])
+    module, before = Separation(recipe), Separation(recipe)
+    before.load_state_dict(module.state_dict())
+    with caplog.at_level("INFO", "sepstream_training"):
+        start_partly(module, tmp_path / "one/last.ckpt")
+    old, fresh = read(tmp_path / "one/last.ckpt")["state_dict"], before.state_dict()
+    for name, value in module.state_dict().items():
+        of_bins = name.startswith(("network.norm", "network.encode", "network.decode")) and "num_batches" not in name
+        kept = of_bins and fresh[name].shape != old[name].shape
+        assert of_bins or not kept
+        assert torch.equal(value, fresh[name] if kept else old[name]), name
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "as they are made: norm.weight, " in line and "blocks" not in line
+
+
 def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) -> None:
     assert run(tmp_path / "one", *SHORT, "train.steps=1", "model.options.blocks=2") == 0
     one, other_rate = str(tmp_path / "one/last.ckpt"), ["sample_rate_hz=44100", "follow_hz=[5000, 7000]"]
     for arguments, words in (
         (["--start", one, "model.options.blocks=2", "model.options.units=9"], "is another network's (size mismatch"),
         (["--start", one], "is another network's (Unexpected key(s)"),
-        (["--start", one, "--resume", one], "--resume goes on with a run, --start begins another from its weights; choose one"),
+        (["--start", one, "--resume", one], "--resume goes on with a run, --start and --start-partly begin"),
+        (["--start-partly", one, "--resume", one], "another from its weights; choose one"),
+        (["--start-partly", one, "model.kind=hyper_unmix", "model.options={bins: 342, units: 5, dim: 3}"], "nothing of it fits"),
         (["--start", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read"),
         (["--start", one, "model.options.blocks=2", *other_rate], "has bins of 23.4375 Hz (48000 Hz, live), the"),
         (["--resume", one, "model.options.blocks=2", *other_rate], "use its sample_rate_hz and geometry"),

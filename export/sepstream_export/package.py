@@ -90,7 +90,7 @@ def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[Grap
         kind="step" if streams else "window",
         sample_rate_hz=recipe.sample_rate_hz,
         stft=recipe.stft,
-        lookahead_hops=0 if streams else recipe.window.future,
+        lookahead_hops=recipe.lookahead_hops if streams else recipe.window.future,
         band=BandSpec(recipe.band_bins, low, high),
         classes=tuple(ClassSpec(c, parent_of.get(c), colour(i)) for i, c in enumerate(recipe.class_names)),
         disk=_disk(network.head),

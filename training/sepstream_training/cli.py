@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", type=Path, help="checkpoints and logs; default: runs/NAME")
     parser.add_argument("--resume", metavar="CKPT|auto", help="go on from a checkpoint; auto: from the last of --out, if any")
     parser.add_argument("--start", metavar="CKPT", type=Path, help="a new run from the weights of another's checkpoint")
+    parser.add_argument("--start-partly", metavar="CKPT", type=Path, help="the same, of a network of other bins or classes")
     parser.add_argument("--devices", metavar="N", type=_count, default=1, help="GPUs, or processes on the CPU, of each node")
     parser.add_argument("--nodes", metavar="N", type=_count, default=1, help="machines; each runs this very command")
     parser.add_argument("--accelerator", choices=("auto", "cpu", "gpu"), default="auto", help="default: a GPU if there is one")
@@ -75,8 +76,7 @@ def _train(arguments: argparse.Namespace, argv: Sequence[str]) -> int:
     _log_to_stderr(arguments.quiet or rank() > 0)
     out = arguments.out or Path("runs") / recipe.name
     progress = sys.stderr.isatty() and not arguments.quiet
-    resume, start = _origin(arguments, out)
-    done = train(recipe, out, resume, start=start, machines=machines, progress=progress)
+    done = train(recipe, out, **_origin(arguments, out), machines=machines, progress=progress)
     if done.interrupted:
         _say(f"stopped at step {done.steps} of {recipe.train.steps}; to go on: sep-train {_again(arguments, out)}")
         return INTERRUPTED
@@ -105,14 +105,16 @@ def _log_to_stderr(quiet: bool) -> None:
     logging.getLogger(__package__).setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def _origin(arguments: argparse.Namespace, out: Path) -> tuple[Path | None, Path | None]:
-    """The checkpoints of --resume and --start, of which a run takes one: ``auto`` that finds none leaves it to --start."""
+def _origin(arguments: argparse.Namespace, out: Path) -> dict[str, Path]:
+    """The checkpoint that a run begins with, by what it takes of it: ``auto`` that finds none leaves it to the others."""
     last = out / "last.ckpt"
-    if arguments.resume == "auto":
-        return (last, None) if last.exists() else (None, arguments.start)
-    if arguments.resume and arguments.start:
-        raise DataError("--resume goes on with a run, --start begins another from its weights; choose one")
-    return Path(arguments.resume) if arguments.resume else None, arguments.start
+    if arguments.resume == "auto" and last.exists():
+        return {"resume": last}
+    given = {name: getattr(arguments, name) for name in ("resume", "start", "start_partly")}
+    given = {name: Path(value) for name, value in given.items() if value and value != "auto"}
+    if len(given) > 1:
+        raise DataError("--resume goes on with a run, --start and --start-partly begin another from its weights; choose one")
+    return given
 
 
 def _last_line(error: Exception) -> str:

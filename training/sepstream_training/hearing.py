@@ -41,7 +41,8 @@ class Hearing:
         mixture, bins = leaves.sum(dim=0), self.recipe.band_bins
         spectrum = self.spectra(mixture)
         magnitude = spectrum.abs().square().mean(dim=0).sqrt()[:, :bins] * self.scale
-        logits, embedding = network(magnitude[None])
+        late = self.recipe.lookahead_hops
+        logits, embedding = (found[:, late:] for found in network(torch.nn.functional.pad(magnitude, (0, 0, 0, late))[None]))
         masks = class_masks(logits.float(), self.recipe.levels)[0]
         heard = self.sound(spectrum * self._full_band(masks).transpose(0, 1)[:, None], mixture.shape[-1])
         power = self.spectra(leaves)[..., :bins].abs().square().sum(dim=1)

@@ -28,6 +28,11 @@ class Scene(NamedTuple):
     leaves: Tensor  # (B, C, T, leaves, F) complex spectra
     families: list[list[int]]  # the leaves of each parent
 
+    def until(self, frame: int) -> "Scene":
+        """Without the frames from ``frame`` on."""
+        early = (each[:, :frame] for each in self[:4])
+        return Scene(*early, self.leaves[:, :, :frame], self.families)
+
 
 class Waves:
     """(..., T, F) complex spectra of frames one hop apart -> (..., samples), as the engine will synthesize them.

@@ -202,6 +202,7 @@ class Recipe:
     divisor: int = 2  # training runs at sample_rate / divisor: same bins, the band above is empty
     band_bins: int = 342  # bins the network looks at, from 0 Hz up
     follow_hz: tuple[float, float] = (6000.0, 8000.0)  # the band that the bins above follow
+    lookahead_hops: int = 0  # how much later a live network decides on a frame than it hears it
     seed: int = 1
     data: DataSpec = DataSpec()
     mix: MixSpec = field(default_factory=MixSpec)
@@ -216,6 +217,7 @@ class Recipe:
         _expect(self.stft.hop_samples % self.divisor == 0, "divisor", self.divisor, f"a divisor of {self.stft.hop_samples}")
         bins, top_hz = self.training_stft.bins, self.band_bins * self.sample_rate_hz / self.stft.analysis_samples
         _expect(1 <= self.band_bins <= bins, "band_bins", self.band_bins, f"1 to {bins}, half the training rate")
+        _expect(0 <= self.lookahead_hops <= 1000, "lookahead_hops", self.lookahead_hops, "0 to 1000")
         shortest = 2 * self.stft.analysis_samples / self.sample_rate_hz
         _expect(self.mix.seconds >= shortest, "mix.seconds", self.mix.seconds, f"{shortest:.3g} or more, two frames")
         low, high = self.follow_hz

@@ -29,7 +29,7 @@ from .callbacks import (
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .hearing import Heard, Hearing
 from .losses import Scene, Waves, make_scene, total
-from .models import Network, build
+from .models import Network, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
 from .recipe import Recipe, recipe_to_tree
@@ -70,8 +70,10 @@ class Separation(L.LightningModule):
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
         every_frame = recipe.loss.needs_waveforms
-        self.spectra = Spectra(recipe, 1 if every_frame else self.network.dilation)
+        stride = 1 if every_frame else self.network.dilation
+        self.spectra = Spectra(recipe, stride)
         self.chains = None if every_frame else 1
+        self.late = _late(recipe, self.network, stride)
         self.waves = Waves(recipe.training_stft)
         self.hearing = Hearing(recipe)
         self.share, self.first_step = Share(), 0  # where this run begins
@@ -82,6 +84,8 @@ class Separation(L.LightningModule):
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
         logits, _ = self.network(scene.magnitude, self.chains)
+        if self.late:
+            logits, scene = logits[:, self.late :], scene.until(-self.late)
         return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
@@ -176,6 +180,16 @@ class Separation(L.LightningModule):
         return (vectors, self.network.head.curvature()) if vectors.shape[1] == 3 else None
 
 
+def _late(recipe: Recipe, network: Network, stride: int) -> int:
+    """The look-ahead in frames of training, ``stride`` hops apart."""
+    hops = recipe.lookahead_hops
+    if hops and not isinstance(network, StreamingNetwork):
+        raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected 0, for the network hears both ways: see window.future")
+    if hops % stride:
+        raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected a multiple of {stride}, the network's dilation")
+    return hops // stride
+
+
 class Sounds(L.LightningDataModule):
     """The clips of a recipe, prepared by one process of each node, and mixed by all."""
 
@@ -214,10 +228,12 @@ def train(
     resume: Path | None = None,
     *,
     start: Path | None = None,
+    start_partly: Path | None = None,
     machines: Machines = ALONE,
     progress: bool = True,
 ) -> Trained:
-    """Run ``recipe``, anew, from the weights of ``start``, or on from the checkpoint ``resume``; everything goes to ``out``.
+    """Run ``recipe``, anew, from the weights of ``start`` or from what fits of ``start_partly``, or on from the checkpoint
+    ``resume``; everything goes to ``out``.
 
     Raises DataError for data or a checkpoint that do not fit, and for a loss that is no number. An interrupt
     (Ctrl-C) ends the run after the current step; ``out/last.ckpt`` goes on from there. With more than one process
@@ -236,6 +252,8 @@ def train(
         checkpoints.load(module, recipe, resume)
     elif start:
         checkpoints.start_from(module, recipe, start)
+    elif start_partly:
+        checkpoints.start_partly(module, start_partly)
     stop = StopOnSignal()
     with quiet_lightning(), suppress(Stopped):
         trainer = _trainer(recipe, last, machines, progress=progress, stop=stop, seen=seen)
