@@ -367,7 +367,7 @@ def test_a_start_takes_what_fits_of_a_network_of_other_bins(tmp_path: Path, capl
     module, before = Separation(recipe), Separation(recipe)
     before.load_state_dict(module.state_dict())
     with caplog.at_level("INFO", "sepstream_training"):
-        start_partly(module, tmp_path / "one/last.ckpt")
+        start_partly(module, recipe, tmp_path / "one/last.ckpt")
     old, fresh = read(tmp_path / "one/last.ckpt")["state_dict"], before.state_dict()
     for name, value in module.state_dict().items():
         of_bins = name.startswith(("network.norm", "network.encode", "network.decode")) and "num_batches" not in name
@@ -386,7 +386,7 @@ def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) 
         (["--start", one], "is another network's (Unexpected key(s)"),
         (["--start", one, "--resume", one], "--resume goes on with a run, --start and --start-partly begin"),
         (["--start-partly", one, "--resume", one], "another from its weights; choose one"),
-        (["--start-partly", one, "model.kind=hyper_unmix", "model.options={bins: 342, units: 5, dim: 3}"], "nothing of it fits"),
+        (["--start-partly", one, "model.kind=hyper_unmix", "model.options={bins: 342}"], "is a network of kind band_split"),
         (["--start", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read"),
         (["--start", one, "model.options.blocks=2", *other_rate], "has bins of 23.4375 Hz (48000 Hz, live), the"),
         (["--resume", one, "model.options.blocks=2", *other_rate], "use its sample_rate_hz and geometry"),

@@ -59,13 +59,14 @@ def start_from(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
         log.info("not in '%s', so they start as they are made: %s", checkpoint, names)
 
 
-def start_partly(module: nn.Module, checkpoint: Path) -> None:
-    """What fits of the (averaged) weights for a new run of another form: other bins, other classes. The rest is named, and
-    keeps its initialisation. Raises DataError where nothing fits."""
-    theirs, ours = read(checkpoint)["state_dict"], module.state_dict()
+def start_partly(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
+    """What fits of the (averaged) weights for a new run of the same kind of network, with other bins, classes or sizes. The
+    rest is named, and keeps its initialisation. Raises DataError for another kind of network."""
+    state, ours = read(checkpoint), module.state_dict()
+    theirs, kind = state["state_dict"], recipe_of(state).model.kind
+    if kind != recipe.model.kind:
+        raise DataError(f"checkpoint '{checkpoint}' is a network of kind {kind}; expected {recipe.model.kind}, as in the recipe")
     fits = {name for name, value in ours.items() if name in theirs and theirs[name].shape == value.shape}
-    if not any(ours[name].is_floating_point() and ours[name].dim() for name in fits):
-        raise DataError(f"checkpoint '{checkpoint}' is another network's, nothing of it fits; leave out --start-partly")
     module.load_state_dict({name: theirs[name] if name in fits else value for name, value in ours.items()})
     names = ", ".join(name.removeprefix("network.") for name in ours if name not in fits)
     log.info("%d of %d tensors are from '%s'; as they are made: %s", len(fits), len(ours), checkpoint, names or "none")

@@ -253,7 +253,7 @@ def train(
     elif start:
         checkpoints.start_from(module, recipe, start)
     elif start_partly:
-        checkpoints.start_partly(module, start_partly)
+        checkpoints.start_partly(module, recipe, start_partly)
     stop = StopOnSignal()
     with quiet_lightning(), suppress(Stopped):
         trainer = _trainer(recipe, last, machines, progress=progress, stop=stop, seen=seen)
