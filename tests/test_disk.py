@@ -105,7 +105,7 @@ def test_the_trained_head_agrees(curvature):
     with torch.no_grad():
         head.offset.normal_()
         logits, u = head(v)
-        lifted, vectors, scale = head.lift(v)[1].numpy(), head.vectors().numpy(), head.scale().numpy()
+        lifted, vectors, scale = head.lift(u).numpy(), head.vectors().numpy(), head.scale().numpy()
     found = disk.lift(u.numpy(), curvature)
     assert disk.MAX_RADIUS == disk_head.MAX_RADIUS
     np.testing.assert_allclose(found, lifted, rtol=1e-5, atol=1e-5)

@@ -34,9 +34,10 @@ F32 = NDArray[np.float32]
 SHORT = ["data.synthetic_seconds=2", "data.valid_mixtures=2", "mix.seconds=0.5", "train.batch=2"]
 STEPS = ["train.steps=3", "train.validate_every=3", "train.rate=3e-2"]
 BANDS = "bands: [[10, 3], [6, 8], [5, 18], [3, 58]], width: 6, units: 5, blocks: 2"
-VARIANTS = {  # both networks with both dilations, and every kind of curvature
+VARIANTS = {  # both networks with both dilations, every kind of curvature, and more than a disk
     "band_split 1 flat": ("band_split", f"{BANDS}, dilation: 1, whole: 10, curvature: 0.0"),
     "band_split 3 trained": ("band_split", f"{BANDS}, dilation: 3, curvature: 0.5, trainable_curvature: true"),
+    "band_split 3 detailed": ("band_split", f"{BANDS}, dilation: 3, detail: 3"),
     "hyper_unmix 3 curved": ("hyper_unmix", "units: 6, layers: 2, dilation: 3, curvature: 1.0"),
     "hyper_unmix 1 trained": ("hyper_unmix", "units: 6, layers: 2, dilation: 1, trainable_curvature: true"),
 }

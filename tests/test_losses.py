@@ -208,6 +208,16 @@ def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
         assert alone.keys() == {"loss", "sdr", name}
 
 
+def test_decisions_are_asked_of_the_disk_and_sound_of_what_is_heard() -> None:
+    truth = scene_of(sound(), SMALL)
+    heard, decided, waves = waves_logits(truth), -waves_logits(truth), Waves(SMALL)
+    spec = LossSpec(mask=1.0, sdr=1.0, si_sdr=1.0)
+    both = total(heard, truth, LEVELS, spec, waves, decided=decided)
+    disk, sounds = (total(logits, truth, LEVELS, spec, waves) for logits in (decided, heard))
+    assert both["mask"] == disk["mask"] != sounds["mask"]
+    assert (both["sdr"], both["si_sdr"]) == (sounds["sdr"], sounds["si_sdr"])
+
+
 @pytest.mark.parametrize("gain", [0.0, 1e-20, 1.0, 1e4])
 @pytest.mark.parametrize("name", ["mask", "spectrogram", "waveform", "si_sdr", "sdr"])
 def test_every_term_learns_and_has_finite_gradients_from_silence_to_overload(name: str, gain: float) -> None:

@@ -339,6 +339,26 @@ def test_points_and_normals_of_the_ball_become_the_same_hyperplanes(dim: int, c:
     np.testing.assert_allclose(run_head(head, tangents(dim))[0], mobius_logits(tangents(dim), p, a, c), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("c", [0.0, 1.0])
+def test_the_detail_adds_a_linear_form_to_what_the_disk_decides(c: float) -> None:
+    torch.manual_seed(10)
+    plain, detailed = DiskHead(CLASSES, 2, c).double(), DiskHead(CLASSES, 2, c, detail=3).double()
+    detailed.load_state_dict(plain.state_dict() | {"refine": detailed.refine})
+    v = torch.randn(50, 5, 7, dtype=torch.float64)
+    with torch.no_grad():
+        logits, u = plain(v[:, :2])
+        for before, after in zip((logits, u), detailed(v), strict=True):
+            torch.testing.assert_close(before, after)  # a fresh one is the disk alone
+        detailed.refine.normal_()
+        found, same = detailed(v)
+        torch.testing.assert_close(same, u)
+        torch.testing.assert_close(detailed.of_embedding(u), logits)
+        wanted = logits + torch.einsum("kd,ndf->nkf", detailed.refine, v[:, 2:])
+        torch.testing.assert_close(found, wanted)
+        detailed.temperature = 0.5
+        torch.testing.assert_close(detailed(v)[0], 2 * wanted)
+
+
 @pytest.mark.parametrize(("embedding", "own"), [(1.0, 1.3), (1.0, 0.6), (0.5, 0.5)])
 def test_a_point_of_one_ball_is_classified_in_another(embedding: float, own: float) -> None:
     """The reference system, after its trained curvature has left that of its classes; as far as the point is in both balls."""

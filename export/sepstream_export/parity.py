@@ -81,7 +81,7 @@ def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity
         onnx_step=_apart(whole.masks, one.masks),
         onnx_many=_apart(whole.masks, many.masks),
         embedding=max(_relatively_apart(whole.embedding, each.embedding) for each in (step, one, many)),
-        disk_head=_apart(one.masks, _manifest_masks(one.embedding, levels, bundle, network.tied)),
+        disk_head=_apart(_disk_masks(network, one, levels), _manifest_masks(one.embedding, levels, bundle, network.tied)),
         pipeline_snr_db=_pipeline_snr_db(signal, spectra, whole.masks, bundle),
         window_snr_db=_window_snr_db(network, list(levels), bundle, spectra, whole.masks),
     )
@@ -163,6 +163,14 @@ def _onnx(bundle: Bundle, magnitude: F32, hops: int) -> Found:
 
 def _joined(found: Sequence[Found]) -> Found:
     return Found(np.concatenate([f.masks for f in found]), np.concatenate([f.embedding for f in found]))
+
+
+def _disk_masks(network: Network, found: Found, levels: Sequence[slice]) -> F32:
+    """The graph's own masks; those of the network's disk, where the graph has more to go by."""
+    if not network.head.detail:
+        return found.masks
+    with torch.no_grad():
+        return class_masks(network.disk_logits(torch.from_numpy(found.embedding))[None], list(levels))[0].numpy()
 
 
 def _manifest_masks(embedding: F32, levels: Sequence[slice], bundle: Bundle, tied: Sequence[int]) -> F32:

@@ -66,12 +66,18 @@ def make_scene(leaves: Tensor, families: list[list[int]]) -> Scene:
     return Scene((power / leaves.shape[1]).sqrt(), power, stems, cross, leaves, families)
 
 
-def total(logits: Tensor, scene: Scene, levels: list[slice], spec: LossSpec, waves: Waves) -> dict[str, Tensor]:
-    """``loss``, the weighted sum of the terms of ``spec``, and the terms themselves; ``sdr`` always, for it compares runs."""
+def total(
+    logits: Tensor, scene: Scene, levels: list[slice], spec: LossSpec, waves: Waves, *, decided: Tensor | None = None
+) -> dict[str, Tensor]:
+    """``loss``, the weighted sum of the terms of ``spec``, and the terms themselves; ``sdr`` always, for it compares runs.
+
+    The mask term asks for decisions: of the logits ``decided``, where those that are heard hold more than decisions.
+    """
     log_masks = class_log_masks(logits, levels)
     masks = log_masks.exp()
     terms = {"sdr": sdr_loss(masks, scene)}
     if spec.mask:
+        log_masks = log_masks if decided is None else class_log_masks(decided, levels)
         terms["mask"] = mask_loss(log_masks, scene, levels, weighted=spec.magnitude_weights)
     if spec.spectrogram:
         terms["spectrogram"] = spectrogram_loss(masks, scene)

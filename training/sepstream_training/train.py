@@ -83,10 +83,10 @@ class Separation(L.LightningModule):
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
-        logits, _ = self.network(scene.magnitude, self.chains)
-        if self.late:
-            logits, scene = logits[:, self.late :], scene.until(-self.late)
-        return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves)
+        logits, embedding = (each[:, self.late :] for each in self.network(scene.magnitude, self.chains))
+        scene = scene.until(-self.late) if self.late else scene
+        decided = self.network.disk_logits(embedding) if self.network.head.detail else None
+        return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves, decided=decided)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""

@@ -20,7 +20,7 @@ class BandSplit(StreamingNetwork):
     """``bands`` lists (count, bins of each) from low to high; together they are ``bins``.
 
     ``width`` features describe a band, ``units`` remember; ``whole`` units (a multiple of ``units``, or 0) remember
-    for all bands together, in every block.
+    for all bands together, in every block. ``dim`` and ``detail`` are DiskHead's.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class BandSplit(StreamingNetwork):
         dim: int = 2,
         curvature: float = 1.0,
         trainable_curvature: bool = False,
+        detail: int = 0,
     ) -> None:
         super().__init__()
         if whole % units:
@@ -43,15 +44,15 @@ class BandSplit(StreamingNetwork):
         self.bands = [(count, size) for count, size in bands]
         self.bins = sum(count * size for count, size in self.bands)
         self.count = sum(count for count, _ in self.bands)
-        self.dim, self.dilation = dim, dilation
+        self.numbers, self.dilation = dim + detail, dilation  # of a bin
         self.cells, self.rows, self.units = 2 * blocks, self.count + whole // units, units
         self.norm = nn.BatchNorm1d(self.bins)
         self.encode = nn.ModuleList(BandLinear(count, size, width) for count, size in self.bands)
         self.blocks = nn.ModuleList(Block(self.count, width, units, whole) for _ in range(blocks))
         self.final = nn.LayerNorm(width)
         self.hidden = BandLinear(self.count, width, 2 * width)
-        self.decode = nn.ModuleList(BandLinear(count, 2 * width, dim * size) for count, size in self.bands)
-        self.head = DiskHead(classes, dim, curvature, trainable_curvature)
+        self.decode = nn.ModuleList(BandLinear(count, 2 * width, self.numbers * size) for count, size in self.bands)
+        self.head = DiskHead(classes, dim, curvature, trainable_curvature, detail=detail)
 
     def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         x, after = self._split(features), []
@@ -71,12 +72,12 @@ class BandSplit(StreamingNetwork):
         return torch.cat(embedded, dim=1).view(frames, batch, self.count, -1)
 
     def _join(self, x: Tensor) -> Tensor:
-        """(T, B, bands, width) -> (T * B, dim, bins) tangent vectors."""
+        """(T, B, bands, width) -> (T * B, dim + detail, bins) tangent vectors."""
         rows = x.shape[0] * x.shape[1]
         hidden = nn.functional.gelu(self.hidden(self.final(x).view(rows, self.count, -1)))
         groups = torch.split(hidden, [count for count, _ in self.bands], dim=1)
         decoded = [
-            decode(group).view(rows, count, self.dim, size).transpose(1, 2).reshape(rows, self.dim, count * size)
+            decode(group).view(rows, count, self.numbers, size).transpose(1, 2).reshape(rows, self.numbers, count * size)
             for decode, group, (count, size) in zip(self.decode, groups, self.bands, strict=True)
         ]
         return torch.cat(decoded, dim=2)

@@ -19,12 +19,15 @@ MAX_RADIUS = math.atanh(RIM)  # of u
 
 
 class DiskHead(nn.Module):
-    """(..., dim, bins) tangent vectors v -> (..., classes, bins) logits and (..., dim, bins) embedding u.
+    """(..., dim + detail, bins) tangent vectors v -> (..., classes, bins) logits and (..., dim, bins) embedding u.
 
     ``curvature`` c > 0 is the (negated) curvature of the ball; 0 is Euclid, the limit c -> 0.
     ``trainable_curvature`` makes c one shared positive parameter. ``embedding_curvature`` is for a checkpoint of the
     reference system whose trained curvature has left that of its classes: v is mapped to the ball with the one, and that
     point classified in the ball with the other. ``temperature`` divides the logits; training leaves it at one.
+
+    A place in two dimensions cannot say every share that five sources have in a bin. ``detail`` numbers beside it add a
+    linear form to the logits: the disk decides what a bin is (``of_embedding``), the detail how much of it is heard.
     """
 
     temperature = 1.0
@@ -36,13 +39,17 @@ class DiskHead(nn.Module):
         curvature: float = 1.0,
         trainable_curvature: bool = False,
         embedding_curvature: float | None = None,
+        *,
+        detail: int = 0,
     ) -> None:
         super().__init__()
         if dim < 2 or not 0 <= curvature < math.inf or (trainable_curvature and curvature == 0):
             raise ValueError(f"dim {dim}, curvature {curvature}; expected dim >= 2 and curvature > 0, or 0 and not trainable")
+        if detail < 0:
+            raise ValueError(f"detail {detail}; expected 0 or more")
         if embedding_curvature is not None and (trainable_curvature or not min(curvature, embedding_curvature) > 0):
             raise ValueError(f"embedding_curvature {embedding_curvature}; expected two fixed curvatures above 0, or none")
-        self.euclidean = curvature == 0.0
+        self.dim, self.detail, self.euclidean = dim, detail, curvature == 0.0
         self.drift = 1.0 if embedding_curvature is None else embedding_curvature / curvature
         angle = 2 * math.pi * torch.arange(classes) / classes
         normal = torch.randn(classes, dim) * 0.1
@@ -54,6 +61,8 @@ class DiskHead(nn.Module):
             self.log_curvature = nn.Parameter(log_curvature)
         else:
             self.register_buffer("log_curvature", log_curvature)
+        if detail:
+            self.refine = nn.Parameter(torch.zeros(classes, detail))  # at first the disk alone
 
     def curvature(self) -> float:
         return 0.0 if self.euclidean else float(self.log_curvature.detach().exp())
@@ -74,21 +83,34 @@ class DiskHead(nn.Module):
         if torch.is_autocast_enabled(v.device.type):  # 16 bits end here: X reaches 1000, and differences decide
             with torch.autocast(v.device.type, enabled=False):
                 return self.forward(v.float())
-        u, lifted = self.lift(v)
-        inner = torch.matmul(self.vectors(), lifted)
-        distance = inner if self.euclidean else _asinh(inner)
-        return self.scale()[:, None] * distance, u
+        u = self.embed(v[..., : self.dim, :])
+        logits = self.of_embedding(u)
+        if self.detail:
+            logits = logits + torch.matmul(self.refine, v[..., self.dim :, :]) / self.temperature
+        return logits, u
 
-    def lift(self, v: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., dim, bins) v -> embedding u (clipped at MAX_RADIUS) and its lift X (..., dim + 1, bins)."""
+    def of_embedding(self, u: Tensor) -> Tensor:
+        """(..., dim, bins) embedding -> (..., classes, bins) logits of the disk alone."""
+        inner = torch.matmul(self.vectors(), self.lift(u))
+        distance = inner if self.euclidean else _asinh(inner)
+        return self.scale()[:, None] * distance
+
+    def embed(self, v: Tensor) -> Tensor:
+        """(..., dim, bins) v -> embedding u, clipped at MAX_RADIUS."""
         if self.euclidean:
-            return v, torch.cat([torch.ones_like(v[..., :1, :]), v], dim=-2)
+            return v
         u = v * torch.exp(0.5 * self.log_curvature)
-        radius = (u.square().sum(dim=-2, keepdim=True) + 1e-12).sqrt()
-        direction = u / radius
-        radius = self._other_ball(radius) if self.drift != 1.0 else radius.clamp(max=MAX_RADIUS)
+        radius = _length(u)
+        clipped = self._other_ball(radius) if self.drift != 1.0 else radius.clamp(max=MAX_RADIUS)
+        return u * (clipped / radius)
+
+    def lift(self, u: Tensor) -> Tensor:
+        """(..., dim, bins) u -> X (..., dim + 1, bins) on the hyperboloid, time first."""
+        if self.euclidean:
+            return torch.cat([torch.ones_like(u[..., :1, :]), u], dim=-2)
+        radius = _length(u)
         grow, shrink = torch.exp(2 * radius), torch.exp(-2 * radius)  # no cosh, sinh: the CUDA provider has none
-        return direction * radius, torch.cat([(grow + shrink) / 2, direction * (grow - shrink) / 2], dim=-2)
+        return torch.cat([(grow + shrink) / 2, u * ((grow - shrink) / (2 * radius))], dim=-2)
 
     def _other_ball(self, radius: Tensor) -> Tensor:
         """Radius in this ball of the point that a radius of v gives in the ball of ``embedding_curvature``; both end at RIM."""
@@ -112,6 +134,12 @@ def hyperplanes(points: Tensor, normals: Tensor, curvature: float) -> tuple[Tens
     space = (depth * normals + 2 * curvature * inner * points) / (depth * length)
     offset = torch.asinh(2 * math.sqrt(curvature) * inner / (depth * length))[:, 0]
     return length * space / space.norm(dim=1, keepdim=True), offset
+
+
+def _length(u: Tensor) -> Tensor:
+    """Of vectors along the last axis but one; never zero, for its gradient."""
+    length: Tensor = (u.square().sum(dim=-2, keepdim=True) + 1e-12).sqrt()
+    return length
 
 
 def _asinh(x: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ class Network(nn.Module, ABC):
         shape = (frames, batch, -1, self.bins)
         return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1)
 
+    def disk_logits(self, embedding: Tensor) -> Tensor:
+        """(..., dim, bins) -> (..., classes, bins): what the disk alone decides, where the head has more to go by."""
+        logits = self.head.of_embedding(embedding)
+        return tie(logits, self.tied) if self.tied else logits
+
 
 def tie(logits: Tensor, families: Sequence[int]) -> Tensor:
     """(..., parents and leaves, bins) logits -> logits whose softmax, per level, gives each leaf a share of its parent's mask.
