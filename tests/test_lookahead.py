@@ -31,6 +31,9 @@ class Decided(nn.Module):
         found = self.logits[:, : magnitude.shape[1]]
         return found, found[:, :, :2]
 
+    def decided(self, embedding: Tensor) -> None:
+        """Nothing beside its logits."""
+
 
 def recipe_of(hops: int, dilation: int, *overrides: str) -> Recipe:
     return load_recipe("tiny", [f"lookahead_hops={hops}", f"model.options={{{BANDS}, dilation: {dilation}}}", *overrides])

@@ -18,13 +18,14 @@ from sepstream_training.losses import (
     mask_loss,
     sdr_loss,
     si_sdr_loss,
+    spectral_si_sdr_loss,
     spectrogram_loss,
     total,
     waveform_loss,
     waveforms,
 )
 from sepstream_training.metrics import si_sdr
-from sepstream_training.recipe import LossSpec, load_recipe
+from sepstream_training.recipe import LOSSES, LossSpec, load_recipe
 
 ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "hyper_oracle_audio.npz"
 
@@ -198,7 +199,7 @@ def test_si_sdr_loss_is_the_metric_and_silence_is_asked_for_silence() -> None:
 def test_the_loss_is_the_weighted_sum_of_its_terms() -> None:
     truth = scene_of(sound(), SMALL)
     logits, waves = waves_logits(truth), Waves(SMALL)
-    weights = {"mask": 0.5, "spectrogram": 3.0, "waveform": 7.0, "si_sdr": 0.1, "sdr": 0.2}
+    weights = {"mask": 0.5, "spectrogram": 3.0, "waveform": 7.0, "si_sdr": 0.1, "sdr": 0.2, "spectral_si_sdr": 0.3}
     found = total(logits, truth, LEVELS, LossSpec(**weights), waves)
     assert found.keys() == {"loss", *weights}
     assert found["loss"].item() == pytest.approx(sum(weight * found[name].item() for name, weight in weights.items()))
@@ -219,7 +220,7 @@ def test_decisions_are_asked_of_the_disk_and_sound_of_what_is_heard() -> None:
 
 
 @pytest.mark.parametrize("gain", [0.0, 1e-20, 1.0, 1e4])
-@pytest.mark.parametrize("name", ["mask", "spectrogram", "waveform", "si_sdr", "sdr"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_every_term_learns_and_has_finite_gradients_from_silence_to_overload(name: str, gain: float) -> None:
     truth = scene_of(gain * sound(), SMALL)
     logits = waves_logits(truth)
@@ -246,6 +247,20 @@ def test_sdr_loss_is_the_decibels_of_the_masked_mixture() -> None:
         own, heard = (np.abs(both[b, :, :, k]) ** 2).sum(), (np.abs(mix[b]) ** 2).sum()
         wanted.append(10 * np.log10(error / (own if own > 1e-4 * heard else heard) + 1e-3))
     assert sdr_loss(masks, scene(leaves)).item() == pytest.approx(np.mean(wanted), rel=1e-10)
+
+
+def test_spectral_si_sdr_loss_leaves_the_scale_to_the_listener() -> None:
+    leaves = spectra()
+    masks = class_masks(random_logits(), LEVELS)
+    both, mix = with_parents(leaves), leaves.sum(axis=3, keepdims=True)
+    wanted = []
+    for b, k in np.ndindex(B, K):
+        estimate, target = masks.detach().numpy()[b, None, :, k] * mix[b, :, :, 0], both[b, :, :, k]
+        own, heard = (np.abs(target) ** 2).sum(), (np.abs(mix[b]) ** 2).sum()
+        nearest = (estimate * target.conj()).real.sum() / own * target if own else 0 * target
+        reference = (np.abs(nearest) ** 2).sum() if own > 1e-4 * heard else heard
+        wanted.append(10 * np.log10((np.abs(estimate - nearest) ** 2).sum() / reference + 1e-3))
+    assert spectral_si_sdr_loss(masks, scene(leaves)).item() == pytest.approx(np.mean(wanted), rel=1e-10)
 
 
 def test_perfect_masks_of_separate_sources_reach_the_floor_of_30_db() -> None:

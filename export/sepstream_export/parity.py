@@ -167,10 +167,9 @@ def _joined(found: Sequence[Found]) -> Found:
 
 def _disk_masks(network: Network, found: Found, levels: Sequence[slice]) -> F32:
     """The graph's own masks; those of the network's disk, where the graph has more to go by."""
-    if not network.head.detail:
-        return found.masks
     with torch.no_grad():
-        return class_masks(network.disk_logits(torch.from_numpy(found.embedding))[None], list(levels))[0].numpy()
+        decided = network.decided(torch.from_numpy(found.embedding))
+    return found.masks if decided is None else class_masks(decided[None], list(levels))[0].numpy()
 
 
 def _manifest_masks(embedding: F32, levels: Sequence[slice], bundle: Bundle, tied: Sequence[int]) -> F32:

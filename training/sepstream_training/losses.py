@@ -79,6 +79,8 @@ def total(
     if spec.mask:
         log_masks = log_masks if decided is None else class_log_masks(decided, levels)
         terms["mask"] = mask_loss(log_masks, scene, levels, weighted=spec.magnitude_weights)
+    if spec.spectral_si_sdr:
+        terms["spectral_si_sdr"] = spectral_si_sdr_loss(masks, scene)
     if spec.spectrogram:
         terms["spectrogram"] = spectrogram_loss(masks, scene)
     if spec.needs_waveforms:
@@ -136,6 +138,20 @@ def sdr_loss(masks: Tensor, scene: Scene) -> Tensor:
     heard = scene.mix.sum(dim=(1, 2))[:, None]
     reference = torch.where(wanted > SILENT * heard, wanted, heard)
     return (10 * torch.log10(error.clamp_min(0) / reference.clamp_min(TINY) + FLOOR)).mean()
+
+
+def spectral_si_sdr_loss(masks: Tensor, scene: Scene) -> Tensor:
+    """Negative scale-invariant SDR in dB of the spectra of mask * mixture against each class, mean over classes.
+
+    As ``si_sdr_loss``, by Parseval on the STFT like ``sdr_loss``: no waveform is made, and frames may be far apart. What is
+    quiet counts as much as what is loud, where ``sdr_loss`` would rather have it silent.
+    """
+    estimate = (masks.square() * scene.mix[:, :, None]).sum(dim=(1, 3))  # (B, K)
+    inner, own = (masks * scene.cross).sum(dim=(1, 3)), scene.stems.sum(dim=(1, 3))
+    heard = scene.mix.sum(dim=(1, 2))[:, None]
+    signal = inner.square() / own.clamp_min(TINY)
+    reference = torch.where(own > SILENT * heard, signal, heard)
+    return (10 * torch.log10((estimate - signal).clamp_min(0) / reference.clamp_min(TINY) + FLOOR)).mean()
 
 
 def waveforms(masks: Tensor, scene: Scene, waves: Waves) -> tuple[Tensor, Tensor]:

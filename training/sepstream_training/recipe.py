@@ -86,6 +86,9 @@ class ModelSpec:
     tied: bool = False
 
 
+LOSSES = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "spectral_si_sdr")
+
+
 @dataclass(frozen=True)
 class LossSpec:
     """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude."""
@@ -96,9 +99,10 @@ class LossSpec:
     waveform: float = 0.0
     si_sdr: float = 0.0
     sdr: float = 0.0
+    spectral_si_sdr: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in ("mask", "spectrogram", "waveform", "si_sdr", "sdr")}
+        weights = {name: getattr(self, name) for name in LOSSES}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
 
     @property

@@ -85,7 +85,7 @@ class Separation(L.LightningModule):
         scene = self.spectra(stems)
         logits, embedding = (each[:, self.late :] for each in self.network(scene.magnitude, self.chains))
         scene = scene.until(-self.late) if self.late else scene
-        decided = self.network.disk_logits(embedding) if self.network.head.detail else None
+        decided = self.network.decided(embedding)
         return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves, decided=decided)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
@@ -97,7 +97,8 @@ class Separation(L.LightningModule):
         return losses["loss"]
 
     def validation_step(self, batch: Tensor, index: int) -> None:
-        self._log("valid", self.losses(batch), batch_size=len(batch))
+        weight = float(len(batch))  # gloo's mean over processes would cut half a mixture off a whole number
+        self._log("valid", self.losses(batch), batch_size=weight)
 
     def _log(self, stage: str, losses: dict[str, Tensor], **options: Any) -> None:
         named = {f"{stage}/{name}": value for name, value in losses.items()}

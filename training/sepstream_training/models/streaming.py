@@ -48,8 +48,10 @@ class Network(nn.Module, ABC):
         shape = (frames, batch, -1, self.bins)
         return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1)
 
-    def disk_logits(self, embedding: Tensor) -> Tensor:
-        """(..., dim, bins) -> (..., classes, bins): what the disk alone decides, where the head has more to go by."""
+    def decided(self, embedding: Tensor) -> Tensor | None:
+        """(..., dim, bins) -> (..., classes, bins) logits of the disk alone; None where ``forward``'s are just these."""
+        if not self.head.detail:
+            return None
         logits = self.head.of_embedding(embedding)
         return tie(logits, self.tied) if self.tied else logits
 
