@@ -30,6 +30,7 @@ from sepstream.watchdog import (
     HASTE_S,
     MODEL_SILENT_S,
     OPENING_S,
+    TRIES,
     Sign,
     Ward,
     Watchdog,
@@ -75,9 +76,13 @@ class Stage:
         self._events = session.events()
 
     def popen(self, command: list[str], **_: Any) -> Process:
-        assert command[-1] == str(self.session.folder)
-        self.started.append(Process(command[-2], self.now))
+        module, name, folder, parent = command[-4:]
+        assert (name, folder, parent) == (self._name(module), str(self.session.folder), str(os.getpid()))
+        self.started.append(Process(module, self.now))
         return self.started[-1]
+
+    def _name(self, module: str) -> str:
+        return {"sepstream.live": "audio", "sepstream.control.host": "control"}[module]
 
     def of(self, module: str) -> list[Process]:
         return [process for process in self.started if process.module == module]
@@ -252,6 +257,7 @@ def test_a_process_that_dies_young_is_given_time(stage: Stage, dog: Watchdog) ->
         stage.beat()
         stage.audio.ended = 1
 
+    play(stage, dog)
     stage.look(dog, 30.0, dying)
     starts = [process.began for process in stage.of("sepstream.live")]
     assert min(after - before for before, after in pairwise(starts)) >= AGAIN_S - 1e-6
@@ -298,6 +304,17 @@ def test_what_refuses_at_first_ends_the_session_with_its_line(stage: Stage, dog:
     with pytest.raises(DeviceError, match=r"^no input device; plug one in$"):
         stage.look(dog, TURN_S)
     assert len(stage.started) == 2 and not stage.said
+
+
+@pytest.mark.parametrize("which, sign", [("audio", b.BEAT), ("control", b.CALLBACKS)])
+def test_what_never_begins_ends_the_session(stage: Stage, dog: Watchdog, which: str, sign: int) -> None:
+    def dying() -> None:
+        stage.words[sign] += 1
+        getattr(stage, which).ended = 1
+
+    with pytest.raises(DeviceError, match=f"the {which} process ended {TRIES} times before it began"):
+        stage.look(dog, 30.0, dying)
+    assert len(stage.started) == 1 + TRIES
 
 
 def test_what_refuses_later_is_told_once_and_tried_again(stage: Stage, dog: Watchdog) -> None:
