@@ -133,10 +133,13 @@ def test_parity_is_proven_with_numbers(exported: Exported) -> None:
 def test_the_manifests_disk_head_makes_the_graphs_masks_of_its_embedding(exported: Exported) -> None:
     """Both sides lift u and take <X, w> in float32: no term is off by more than 16 ulps of its size (exp(2|u|) turns the
     rounding of an exponent up to 8 into 8 ulps), asinh passes on what it gets at most, the scale multiplies, and a softmax
-    moves by at most half of what its logits move by.
+    moves by at most half of what its logits move by. With detail, the masks of what the disk decides.
     """
     bundle = exported.bundle
     masks, embedding, _ = run_graph(bundle, 1, magnitudes(24))
+    with torch.no_grad():
+        decided = exported.network.decided(torch.from_numpy(embedding))
+    masks = masks if decided is None else class_masks(decided[None], exported.recipe.levels)[0].numpy()
     lifted = disk.lift(embedding, bundle.disk.curvature)
     logits = disk.logits(lifted, bundle.disk).astype(np.float64)
     powers = [np.exp(logits[:, level] - logits[:, level].max(axis=1, keepdims=True)) for level in bundle.levels]
