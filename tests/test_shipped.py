@@ -34,6 +34,12 @@ def test_a_shipped_model_is_whole_and_says_what_it_heard(folder: Path) -> None:
         assert owner in card
 
 
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_a_shipped_model_does_not_tell_where_it_was_made(folder: Path) -> None:
+    for graph in folder.glob("*.onnx"):
+        assert b"stack_trace" not in graph.read_bytes()
+
+
 def test_the_default_is_live_at_48_khz_and_10_7_ms() -> None:
     bundle = load_bundle("default")
     assert bundle.folder.name == (ROOT / "checkpoints" / "default").read_text().strip()

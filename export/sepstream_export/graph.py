@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,4 +89,16 @@ def _onnx_bytes(graph: nn.Module, example: tuple[Tensor, ...], names_in: list[st
         Lstm.exporting = False
         logging.disable(quiet)
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return _without_notes(program.model_proto)
+
+
+def _without_notes(model: Any) -> bytes:
+    """The exporter notes at every node in whose folders it was made: nobody's business, and no part of the model."""
+    for part in (model.graph, *model.functions):
+        noted = [part, *part.node, *part.value_info, *getattr(part, "initializer", ()), *getattr(part, "output", ())]
+        for each in noted:
+            if hasattr(each, "metadata_props"):
+                del each.metadata_props[:]
+                each.doc_string = ""
+    del model.metadata_props[:]
+    return bytes(model.SerializeToString())
