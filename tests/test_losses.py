@@ -1,6 +1,8 @@
 """The losses against a float64 model written out in NumPy, and against the reference system where both mean the same."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -236,15 +238,21 @@ def test_a_loss_that_cannot_be_is_refused(override: str) -> None:
         load_recipe("tiny", [override])
 
 
+def masked(masks: torch.Tensor, leaves: NDArray[np.complex128]) -> Iterator[tuple[Any, Any, float, float]]:
+    """Of each item and class: the masked mixture, the class, its energy, and the mixture's."""
+    both, mix = with_parents(leaves), leaves.sum(axis=3, keepdims=True)
+    for b, k in np.ndindex(B, K):
+        target = both[b, :, :, k]
+        energies = [float((np.abs(signal) ** 2).sum()) for signal in (target, mix[b])]
+        yield masks.detach().numpy()[b, None, :, k] * mix[b, :, :, 0], target, *energies
+
+
 def test_sdr_loss_is_the_decibels_of_the_masked_mixture() -> None:
     leaves = spectra()
     masks = class_masks(random_logits(), LEVELS)
-    both, mix = with_parents(leaves), leaves.sum(axis=3, keepdims=True)
     wanted = []
-    for b, k in np.ndindex(B, K):
-        estimate = masks.detach().numpy()[b, None, :, k] * mix[b, :, :, 0]
-        error = (np.abs(estimate - both[b, :, :, k]) ** 2).sum()
-        own, heard = (np.abs(both[b, :, :, k]) ** 2).sum(), (np.abs(mix[b]) ** 2).sum()
+    for estimate, target, own, heard in masked(masks, leaves):
+        error = (np.abs(estimate - target) ** 2).sum()
         wanted.append(10 * np.log10(error / (own if own > 1e-4 * heard else heard) + 1e-3))
     assert sdr_loss(masks, scene(leaves)).item() == pytest.approx(np.mean(wanted), rel=1e-10)
 
@@ -252,11 +260,8 @@ def test_sdr_loss_is_the_decibels_of_the_masked_mixture() -> None:
 def test_spectral_si_sdr_loss_leaves_the_scale_to_the_listener() -> None:
     leaves = spectra()
     masks = class_masks(random_logits(), LEVELS)
-    both, mix = with_parents(leaves), leaves.sum(axis=3, keepdims=True)
     wanted = []
-    for b, k in np.ndindex(B, K):
-        estimate, target = masks.detach().numpy()[b, None, :, k] * mix[b, :, :, 0], both[b, :, :, k]
-        own, heard = (np.abs(target) ** 2).sum(), (np.abs(mix[b]) ** 2).sum()
+    for estimate, target, own, heard in masked(masks, leaves):
         nearest = (estimate * target.conj()).real.sum() / own * target if own else 0 * target
         reference = (np.abs(nearest) ** 2).sum() if own > 1e-4 * heard else heard
         wanted.append(10 * np.log10((np.abs(estimate - nearest) ** 2).sum() / reference + 1e-3))
