@@ -228,6 +228,7 @@ class Bundle:
     heard, its only state, context (frames, band bins), and the network looks both ways in all of them. ``lookahead_hops`` n:
     the masks of a call belong to the frames n hops ago. ``graphs`` in rising order of hops; of a step bundle, the first
     takes one.
+    ``disk`` makes classes of an embedding: what regions and drawings go by. The graph's own masks may hold more than it says.
     ``training``, ``scores``, ``parity`` and ``licence`` are facts for cards and people; strings and numbers only.
     """
 
