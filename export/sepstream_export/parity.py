@@ -117,7 +117,7 @@ def _forms(network: Network, levels: list[slice], bundle: Bundle, magnitude: F32
     """What the network itself finds, in torch: in the whole signal, and step by step."""
     if isinstance(network, StreamingNetwork):
         return _steps(network, levels, magnitude, len(magnitude)), _steps(network, levels, magnitude, 1)
-    context, hops = bundle.graphs[0].inputs[1].shape[0], bundle.graphs[0].hops
+    context, hops = bundle.graphs[0].states_in[0].shape[0], bundle.graphs[0].hops
     past = context - bundle.lookahead_hops
     heard = np.concatenate([np.zeros((context, magnitude.shape[1]), np.float32), magnitude])
     windows = [heard[start : start + context + hops] for start in range(0, len(magnitude), hops)]
