@@ -248,9 +248,9 @@ class Bundle:
     """A model as the engine sees it: bundle.json, checked, and the folder it was read from.
 
     ``kind`` is "step" (one hop in, one hop out, named states) or "window": a call hears frames again that earlier calls
-    heard, its only state, context (frames, ... as the signal), and the network looks both ways in all of them. ``lookahead_hops`` n:
-    the masks of a call belong to the frames n hops ago. ``graphs`` in rising order of hops; of a step bundle, the first
-    takes one.
+    heard, its only state, context (frames, ... as the signal), and the network looks both ways in all of them.
+    ``lookahead_hops`` n: what a call gives belongs to the frames n hops ago. ``graphs`` in rising order of hops; of a step
+    bundle, the first takes one.
     ``training``, ``scores``, ``parity`` and ``licence`` are facts for cards and people; strings and numbers only.
     """
 

@@ -245,15 +245,10 @@ def run_program(  # noqa: PLR0917  # flat: a tuple of arrays costs 2 us more per
                 top += 1
                 if op == CLASS:
                     stack[top] = masks[h, a]
-                elif op == MIX:
-                    stack[top] = unity[h]
                 else:
-                    _region(op, a, b, n, lifted, distances, outlines, stack[top])
+                    _region(op, a, b, n, unity[h], lifted, distances, outlines, stack[top])
             elif op < BOTH:
-                if op == NOT:
-                    _complement(unity[h], stack[top])
-                else:
-                    stack[top] *= np.float32(n[0])
+                _scale(op == NOT, n[0], unity[h], stack[top])
             elif op < BUS:
                 top -= 1
                 _combine(op, stack[top], stack[top + 1])
@@ -297,9 +292,11 @@ def _measure(lifted: F64, forms: F64, distances: F64) -> None:
 
 
 @kernel
-def _region(op: int, a: int, b: int, n: F64, lifted: F64, distances: F64, outlines: F64, out: F32) -> None:  # noqa: PLR0917
+def _region(op: int, a: int, b: int, n: F64, unity: F32, lifted: F64, distances: F64, outlines: F64, out: F32) -> None:  # noqa: PLR0917
     """The mask (bins,) of one region; ``n`` holds its numbers, its soft edge among them."""
-    if op == BAND:
+    if op == MIX:
+        out[:] = unity
+    elif op == BAND:
         for f in range(out.size):
             out[f] = _step(min(distances[a, f] - n[0], n[1] - distances[a, f]), n[2])
     elif op == CELL:
@@ -387,9 +384,10 @@ def _chord(x: float, y: float, x0: float, y0: float, dx: float, dy: float) -> fl
 
 
 @kernel
-def _complement(unity: F32, x: F32) -> None:
+def _scale(invert: bool, gain: float, unity: F32, x: F32) -> None:
+    factor = np.float32(gain)
     for f in range(x.size):
-        x[f] = unity[f] - x[f]
+        x[f] = unity[f] - x[f] if invert else factor * x[f]
 
 
 @kernel

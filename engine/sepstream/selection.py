@@ -364,7 +364,8 @@ class _Writer:
     def check_smooth(self, bus: Bus) -> None:
         if self.bundle.gives_spectra and bus.smooth_ms:
             raise ExpressionError(
-                f"smooth_ms {bus.smooth_ms:g} smooths masks, model '{self.bundle.name}' gives spectra; expected 0, or a model of masks"
+                f"smooth_ms {bus.smooth_ms:g} smooths masks, model '{self.bundle.name}' gives spectra; "
+                "expected 0, or a model of masks"
             )
 
     def _class(self, name: str, column: int) -> int:

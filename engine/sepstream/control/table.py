@@ -247,10 +247,8 @@ def find(name: str) -> Control:
     if row is None and kind == "condition" and BUS_NAME.fullmatch(of) and BUS_NAME.fullmatch(field):
         row = _ROWS[CONDITION]
     if row is None:
-        plain = [known for known in _ROWS if "{" not in known]
-        raise ControlError(
-            f"unknown control {quoted(name)}; {nearest(name, [*plain, 'bus/NAME/gain_db', 'region/NAME/x', 'condition/NAME/NAME'])}"
-        )
+        plain = [known for known in _ROWS if "{" not in known] + ["bus/NAME/gain_db", "region/NAME/x", "condition/NAME/NAME"]
+        raise ControlError(f"unknown control {quoted(name)}; {nearest(name, plain)}")
     return row
 
 

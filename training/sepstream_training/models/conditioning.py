@@ -6,6 +6,7 @@ Brocal & Peeters 2019 (Conditioned-U-Net, ISMIR, arXiv 1907.01277). PoCM and GPo
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class DenseControl(nn.Module):
     def __init__(self, size: int, layers: int) -> None:
         super().__init__()
         widths = [size * 2**index for index in range(layers)]
-        parts = [_layer(nn.Linear(a, b), b, index > 0) for index, (a, b) in enumerate(zip(widths, widths[1:], strict=False))]
+        parts = [_layer(nn.Linear(a, b), b, index > 0) for index, (a, b) in enumerate(pairwise(widths))]
         self.layers, self.outputs = nn.Sequential(*parts), widths[-1]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,7 +77,7 @@ class ConvControl(nn.Module):
     def __init__(self, classes: int, simple: bool) -> None:
         super().__init__()
         widths = (1, *((16, 32, 64) if simple else (32, 64, 256)))
-        pairs = enumerate(zip(widths, widths[1:], strict=False))
+        pairs = enumerate(pairwise(widths))
         self.layers = nn.ModuleList(_layer(nn.Conv1d(a, b, classes), b, index > 0) for index, (a, b) in pairs)
         self.outputs, self.around = widths[-1], ((classes - 1) // 2, classes // 2)
 

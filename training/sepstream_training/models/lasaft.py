@@ -129,8 +129,8 @@ class Conditioned(Network):
     # ---- in that of training
 
     def answer(self, spectra: Tensor, condition: Tensor) -> Tensor:
-        """(B, C, T, bins) complex spectra of mixtures, (B, targets, classes) -> (B, C, T, targets, bins) spectra, as differentiable
-        as can be: masks are not held within 0 and 1."""
+        """(B, C, T, bins) complex spectra of mixtures, (B, targets, classes) -> (B, C, T, targets, bins) spectra; masks are not
+        held within 0 and 1, where they would learn nothing."""
         if not self.is_complex:
             magnitude = spectra.abs().square().mean(dim=1).sqrt()
             y = self.asked(self.gain * magnitude[:, None], condition, self.memory())[:, :, 0]
