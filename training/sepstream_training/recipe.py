@@ -86,6 +86,10 @@ class ModelSpec:
     tied: bool = False
 
 
+WINDOW_TERMS = ("distortion", "sdr_like", "dsr", "ldsr", "nsdr", "ncs", "nlcs")
+SPECTRA_TERMS = ("spectra_l1", "spectra_mse", "waveform_mse", *WINDOW_TERMS)  # of networks that are asked
+
+
 @dataclass(frozen=True)
 class LossSpec:
     """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude."""
@@ -96,15 +100,46 @@ class LossSpec:
     waveform: float = 0.0
     si_sdr: float = 0.0
     sdr: float = 0.0
+    spectra_l1: float = 0.0
+    spectra_mse: float = 0.0
+    waveform_mse: float = 0.0
+    distortion: float = 0.0
+    sdr_like: float = 0.0
+    dsr: float = 0.0
+    ldsr: float = 0.0
+    nsdr: float = 0.0
+    ncs: float = 0.0
+    nlcs: float = 0.0
+    window_s: float = 0.0  # of the terms from distortion on: pieces of sound that are compared one by one; 0: all in one
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in ("mask", "spectrogram", "waveform", "si_sdr", "sdr")}
+        weights = {name: getattr(self, name) for name in ("mask", "spectrogram", "waveform", "si_sdr", "sdr", *SPECTRA_TERMS)}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
 
     @property
     def needs_waveforms(self) -> bool:
         """Some term compares waveforms, so that it takes every frame of a signal."""
-        return self.waveform > 0 or self.si_sdr > 0
+        return self.waveform > 0 or self.si_sdr > 0 or self.waveform_mse > 0 or self.compares_windows
+
+    @property
+    def compares_windows(self) -> bool:
+        return any(getattr(self, name) > 0 for name in WINDOW_TERMS)
+
+
+@dataclass(frozen=True)
+class AskedSpec:
+    """What a conditioned network is asked for in training: ``targets`` of each mixture, at random; with these probabilities one
+    or two classes in part (``blended``), ``everything`` or ``nothing``, and otherwise a class."""
+
+    targets: int = 1
+    blended: float = 0.0
+    everything: float = 0.0
+    nothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect(self.targets >= 1, "asked.targets", self.targets, "1 or more")
+        shares = {name: getattr(self, name) for name in ("blended", "everything", "nothing")}
+        _expect(min(shares.values()) >= 0 and sum(shares.values()) <= 1, "asked", shares, "probabilities, 1 at most together")
 
 
 @dataclass(frozen=True)
@@ -213,6 +248,7 @@ class Recipe:
     loss: LossSpec = LossSpec()
     train: TrainSpec = TrainSpec()
     window: WindowSpec = WindowSpec()
+    asked: AskedSpec = AskedSpec()
 
     def __post_init__(self) -> None:
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")

@@ -28,14 +28,15 @@ from .callbacks import (
 )
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .hearing import Heard, Hearing
-from .losses import Scene, Waves, make_scene, total
-from .models import Network, StreamingNetwork, build
+from .losses import Scene, Waves, make_scene, total, total_of_spectra
+from .models import Conditioned, Network, StreamingLaSaft, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
-from .recipe import Recipe, recipe_to_tree
+from .recipe import SPECTRA_TERMS, Recipe, recipe_to_tree
 from .schedule import Rate
 from .share import Share
 from .views import Scores, Views
+from .wishes import draw, granted
 
 ALONE = Machines()
 
@@ -69,6 +70,7 @@ class Separation(L.LightningModule):
         self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
+        _check_asked(recipe, self.network)
         self.levels = self.network.shares(recipe.levels)
         if recipe.loss.mask and not self.levels:
             wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
@@ -78,7 +80,7 @@ class Separation(L.LightningModule):
         self.spectra = Spectra(recipe, stride)
         self.chains = None if every_frame else 1
         self.late = _late(recipe, self.network, stride)
-        self.waves = Waves(recipe.training_stft)
+        self.waves = Waves(recipe.training_stft, recipe.training_rate_hz)
         self.hearing = Hearing(recipe)
         self.share, self.first_step = Share(), 0  # where this run begins
         self.step_losses: list[Tensor] = []  # of the step's batches
@@ -87,10 +89,24 @@ class Separation(L.LightningModule):
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
+        if isinstance(self.network, Conditioned):
+            return self._answers(self.network, scene)
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
         return total(logits, scene, self.levels, self.recipe.loss, self.waves)
+
+    def _answers(self, network: Conditioned, scene: Scene) -> dict[str, Tensor]:
+        """Of a network that is asked: for something at random while it learns, for every class when it is examined."""
+        batch, leaves = len(scene.leaves), scene.leaves
+        wishes = draw(self.recipe.asked, batch, network.classes) if self.training else network.identity(batch)
+        wishes = wishes.to(scene.magnitude)
+        mix = leaves.sum(dim=3)
+        answer, wanted = network.answer(mix, wishes), granted(leaves, wishes)
+        if self.late:
+            answer, wanted, mix = answer[:, :, self.late :], wanted[:, :, : -self.late], mix[:, :, : -self.late]
+        spec = self.recipe.loss
+        return total_of_spectra(answer, wanted, mix, spec, self.waves, gain=network.gain, phases=network.is_complex)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
@@ -188,11 +204,30 @@ class Separation(L.LightningModule):
 def _late(recipe: Recipe, network: Network, stride: int) -> int:
     """The look-ahead in frames of training, ``stride`` hops apart."""
     hops = recipe.lookahead_hops
-    if hops and not isinstance(network, StreamingNetwork):
+    if hops and not isinstance(network, StreamingNetwork | StreamingLaSaft):
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected 0, for the network hears both ways: see window.future")
     if hops % stride:
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected a multiple of {stride}, the network's dilation")
     return hops // stride
+
+
+def _check_asked(recipe: Recipe, network: Network) -> None:
+    """A network that is asked, and a recipe for one, go together."""
+    loss = recipe.loss
+    if not isinstance(network, Conditioned):
+        for name in SPECTRA_TERMS:
+            wanted = f"0: '{recipe.model.kind}' is not asked for classes; use another term, such as loss.waveform"
+            if getattr(loss, name):
+                raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
+        return
+    if not recipe.is_flat:
+        raise DataError(
+            f"recipe key 'classes' is a tree; expected a list of names: '{recipe.model.kind}' is asked for blends of them"
+        )
+    for name in ("mask", "spectrogram"):
+        if getattr(loss, name):
+            wanted = f"0, for '{recipe.model.kind}' is asked for classes; use a term of spectra, such as loss.spectra_mse"
+            raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
 
 
 class Sounds(L.LightningDataModule):
