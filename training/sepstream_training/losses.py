@@ -30,8 +30,8 @@ class Scene(NamedTuple):
 
     def until(self, frame: int) -> "Scene":
         """Without the frames from ``frame`` on."""
-        early = (each[:, :frame] for each in self[:4])
-        return Scene(*early, self.leaves[:, :, :frame], self.families)
+        magnitude, mix, stems, cross = (each[:, :frame] for each in (self.magnitude, self.mix, self.stems, self.cross))
+        return Scene(magnitude, mix, stems, cross, self.leaves[:, :, :frame], self.families)
 
 
 class Waves:
