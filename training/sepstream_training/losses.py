@@ -30,8 +30,8 @@ class Scene(NamedTuple):
 
     def until(self, frame: int) -> "Scene":
         """Without the frames from ``frame`` on."""
-        early = (each[:, :frame] for each in self[:4])
-        return Scene(*early, self.leaves[:, :, :frame], self.families)
+        magnitude, mix, stems, cross = (each[:, :frame] for each in (self.magnitude, self.mix, self.stems, self.cross))
+        return Scene(magnitude, mix, stems, cross, self.leaves[:, :, :frame], self.families)
 
 
 class Waves:
@@ -105,8 +105,8 @@ def total_of_spectra(
 ) -> dict[str, Tensor]:
     """As ``total``, for (B, C, T, targets, F) spectra against those that were asked of ``mix`` (B, C, T, F).
 
-    Terms of spectra are of real and imaginary parts, or of magnitudes without ``phases``, times ``gain``, the network's own; those
-    of windows are of ``window_samples``, or of all at once.
+    Terms of spectra are of real and imaginary parts, or of magnitudes without ``phases``, times ``gain``, the network's own;
+    those of windows are of ``window_samples``, or of all at once.
     """
     terms = {"sdr": spectra_sdr_loss(answer, wanted, mix)}
     got, ideal = (gain * (torch.view_as_real(each) if phases else _magnitude(each)) for each in (answer, wanted))

@@ -80,7 +80,7 @@ class Separation(L.LightningModule):
         self.spectra = Spectra(recipe, stride)
         self.chains = None if every_frame else 1
         self.late = _late(recipe, self.network, stride)
-        self.waves = Waves(recipe.training_stft, recipe.training_rate_hz)
+        self.waves = Waves(recipe.training_stft)
         self.hearing = Hearing(recipe)
         self.share, self.first_step = Share(), 0  # where this run begins
         self.step_losses: list[Tensor] = []  # of the step's batches
@@ -105,8 +105,16 @@ class Separation(L.LightningModule):
         answer, wanted = network.answer(mix, wishes), granted(leaves, wishes)
         if self.late:
             answer, wanted, mix = answer[:, :, self.late :], wanted[:, :, : -self.late], mix[:, :, : -self.late]
-        spec = self.recipe.loss
-        return total_of_spectra(answer, wanted, mix, spec, self.waves, gain=network.gain, phases=network.is_complex)
+        return total_of_spectra(
+            answer,
+            wanted,
+            mix,
+            self.recipe.loss,
+            self.waves,
+            gain=network.gain,
+            phases=network.is_complex,
+            window_samples=round(self.recipe.loss.window_s * self.recipe.training_rate_hz),
+        )
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""

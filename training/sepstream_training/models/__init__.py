@@ -8,11 +8,17 @@ from sepstream.errors import DataError, nearest
 from .band_split import BandSplit
 from .hyper_unmix import hyper_unmix
 from .lasaft import Conditioned, StreamingLaSaft, lasaft
+from .mask_unet import mask_unet
 from .streaming import Network, StreamingNetwork
 
 __all__ = ["KINDS", "Conditioned", "Network", "StreamingLaSaft", "StreamingNetwork", "build"]
 
-KINDS: dict[str, Callable[..., Network]] = {"band_split": BandSplit, "hyper_unmix": hyper_unmix, "lasaft": lasaft}
+KINDS: dict[str, Callable[..., Network]] = {
+    "band_split": BandSplit,
+    "hyper_unmix": hyper_unmix,
+    "mask_unet": mask_unet,
+    "lasaft": lasaft,
+}
 
 
 def build(kind: str, classes: int, options: Mapping[str, Any], tied: Sequence[int] = ()) -> Network:
