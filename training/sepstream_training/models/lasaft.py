@@ -18,7 +18,7 @@ from .conditioning import Modulation
 from .streaming import Network
 from .unet import CONDITIONED, LAST, Asked, UNet, start
 
-TINY = 1e-6  # of magnitudes, -114 dBFS: a bin that is fainter has no mask
+FAINT = 3e-5  # of magnitudes, -84 dBFS: what a bin that is fainter would be divided by
 ACTS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU}
 ESTIMATES = ("mapping", "masking", "complex_masking")
 
@@ -106,7 +106,7 @@ class Conditioned(Network):
         """What is asked of (B, T, ...) ``signal``, in the layouts above."""
         if not self.is_complex:
             y = self.asked(self.gain * signal[:, None], condition, memory)[:, :, 0]
-            masks = y / (self.gain * signal[:, None]).clamp_min(self.gain * TINY) if self.is_mapping else y
+            masks = y / (self.gain * signal[:, None]).clamp_min(self.gain * FAINT) if self.is_mapping else y
             return masks.clamp(0.0, 1.0).transpose(1, 2)
         batch, frames, channels, bins, _ = signal.shape
         planes = self.gain * signal.permute(0, 4, 2, 1, 3).reshape(batch, 2 * channels, frames, bins)
@@ -134,7 +134,7 @@ class Conditioned(Network):
         if not self.is_complex:
             magnitude = spectra.abs().square().mean(dim=1).sqrt()
             y = self.asked(self.gain * magnitude[:, None], condition, self.memory())[:, :, 0]
-            masks = y / (self.gain * magnitude[:, None]).clamp_min(self.gain * TINY) if self.is_mapping else y
+            masks = y / (self.gain * magnitude[:, None]).clamp_min(self.gain * FAINT) if self.is_mapping else y
             return spectra[:, :, :, None] * masks.transpose(1, 2)[:, None]
         batch, channels = spectra.shape[:2]
         spare = -channels % self.channels
