@@ -91,6 +91,7 @@ def measure_asked(network: Conditioned, bundle: Bundle) -> Parity:
     pipeline = Pipeline(bundle, selection, 1, provider="cpu", hops=bundle.graphs[0].hops)
     played = pipeline.process(signal[None].astype(np.float32))[:, 0, pipeline.block_samples :]
     wanted = synthesized(_chosen(spectra, whole, bundle), bundle)
+    in_one_piece = _in_one_piece(network, bundle, spectra, (heard, condition))
     return Parity(
         torch_step=apart(whole, step) / unit,
         onnx_step=apart(whole, one) / unit,
@@ -98,9 +99,7 @@ def measure_asked(network: Conditioned, bundle: Bundle) -> Parity:
         embedding=None,
         disk_head=None,
         pipeline_snr_db=snr_db(wanted[:, : played.shape[1]], played),
-        window_snr_db=snr_db(_in_one_piece(network, bundle, spectra, (heard, condition)), wanted)
-        if bundle.kind == "window"
-        else None,
+        window_snr_db=snr_db(in_one_piece, wanted) if bundle.kind == "window" else None,
     )
 
 
