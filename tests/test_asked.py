@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,7 @@ def test_a_fader_from_one_class_to_another_blends_them_continuously(kind: str, r
     np.testing.assert_allclose([ways[0], ways[-1]], ends, atol=1e-6)
     apart = np.abs(ends[1] - ends[0]).max()
     assert apart > 0.01
-    assert all(0 < np.abs(b - a).max() < 1.5 * apart / steps for a, b in zip(ways, ways[1:], strict=False))
+    assert all(0 < np.abs(b - a).max() < 1.5 * apart / steps for a, b in pairwise(ways))
 
 
 def test_a_condition_that_jumps_is_walked_to_as_a_fader_does(masks: Bundle) -> None:
