@@ -2,6 +2,7 @@
 exported as it is, and blends."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -127,7 +128,7 @@ def test_recurrence_is_of_each_channel_alone():
     np.testing.assert_allclose(block(x, x, Memory())[0].detach().numpy(), across(block.back, wanted), atol=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1000), channels=st.integers(1, 4))
 def test_modulations_are_their_formulas(seed: int, channels: int):
     rng = np.random.default_rng(seed)
@@ -184,7 +185,8 @@ def test_conditions_between_classes_blend_continuously(by: str, control: str, ve
     ],
 )
 def test_the_published_variants_have_as_many_parameters_as_the_originals(encoder: str, decoder: str, by: str, parameters: int):
-    net = lasaft(4, channels=2, encoder=encoder, decoder=decoder, by=by)
+    with torch.device("meta"):  # shapes without numbers
+        net = lasaft(4, channels=2, encoder=encoder, decoder=decoder, by=by)
     assert sum(p.numel() for p in net.parameters()) == parameters
 
 
@@ -193,7 +195,8 @@ def test_the_published_variants_have_as_many_parameters_as_the_originals(encoder
 def test_every_block_makes_a_network_that_answers(kind: str, form: str):
     net = network(kind, **FORMS[form])
     x = sound(net, 2, 7)
-    answer = net.answer(x, net.identity(2))
+    with torch.no_grad():
+        answer = net.answer(x, net.identity(2))
     assert answer.shape == (2, 2, 7, 3, 17) and torch.isfinite(answer.abs()).all()
     assert torch.allclose(net.answer(x[1:], net.identity())[0], answer[1], atol=1e-4 * float(answer.abs().max()))
 
@@ -407,7 +410,7 @@ def test_a_streaming_form_is_trained_exported_rendered_and_blended(tmp_path: Pat
         conditions = (Weight("drums", "drums", float(1 - share)), Weight("drums", "bass", float(share)))
         selection = Selection(Selection.stems(bundle, "drums").buses, conditions=conditions)
         ways.append(Pipeline(bundle, selection, 2, provider="cpu").process(x)[0])
-    steps = [np.abs(b - a).max() for a, b in zip(ways, ways[1:], strict=False)]
+    steps = [np.abs(b - a).max() for a, b in pairwise(ways)]
     assert min(steps) > 0 and max(steps) < 0.6 * sum(steps)
     soundfile.write(tmp_path / "x.wav", x.T, 48000, subtype="FLOAT")
     command = [str(tmp_path / "x.wav"), "--model", str(tmp_path / "blend"), "--out", str(tmp_path / "out"), "--residual"]
