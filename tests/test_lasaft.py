@@ -389,7 +389,7 @@ def test_every_form_learns(options: str, settings: list[str], tmp_path: Path):
         optimizer.zero_grad()
         found["loss"].backward()
         optimizer.step()
-        losses.append(float(found["loss"]))
+        losses.append(float(found["loss"].detach()))
     assert min(losses[-5:]) < losses[0] and losses[-1] < max(losses[:5])
     heard = module.eval().hear(stems[0])
     assert heard.estimates.shape == heard.targets.shape == (3, 2, 6000) and torch.isfinite(heard.estimates).all()
