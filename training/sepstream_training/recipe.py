@@ -86,9 +86,18 @@ class ModelSpec:
     tied: bool = False
 
 
+TERMS = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "l1", "l2", "rmse", "ratio", "component", "kl")
+
+
 @dataclass(frozen=True)
 class LossSpec:
-    """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude."""
+    """Weights of the terms of losses.py, and how some of them are meant.
+
+    ``magnitude_weights``: the mask term weighs bins by the mixture's magnitude. ``ratio_power`` is that of the ratio term's
+    distance, 1 or 2. ``alpha`` and ``beta`` are the shares of the component term that ask for little of the rest, and for the
+    shape of what little there is. ``kl`` is a term of the network's own. ``best_permutation``: sources are told apart, but not
+    by name; of all assignments the one with the least loss counts.
+    """
 
     mask: float = 1.0
     magnitude_weights: bool = True
@@ -96,10 +105,25 @@ class LossSpec:
     waveform: float = 0.0
     si_sdr: float = 0.0
     sdr: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    rmse: float = 0.0
+    ratio: float = 0.0
+    ratio_power: int = 1
+    component: float = 0.0
+    alpha: float = 0.2
+    beta: float = 0.2
+    kl: float = 0.0
+    best_permutation: bool = False
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in ("mask", "spectrogram", "waveform", "si_sdr", "sdr")}
+        weights = {name: getattr(self, name) for name in TERMS}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
+        _expect(self.ratio_power in (1, 2), "loss.ratio_power", self.ratio_power, "1 or 2")
+        shares = (self.alpha, self.beta)
+        _expect(min(shares) >= 0 and sum(shares) < 1, "loss.alpha, loss.beta", shares, "0 or more, together below 1")
+        wrong = [name for name in ("mask", "kl") if self.best_permutation and getattr(self, name)]
+        _expect(not wrong, f"loss.{wrong[0] if wrong else ''}", 1, "0 with loss.best_permutation, for it has no single sources")
 
     @property
     def needs_waveforms(self) -> bool:
@@ -140,11 +164,13 @@ SCHEDULES = ("constant-decay", "plateau")
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The run. A step is ``accumulate`` batches of every process; ``patience`` counts validations (0: no early stop).
+    """The run. A step is ``accumulate`` batches of every process; ``patience`` counts validations (0: no early stop), and
+    ``max_plateaus`` plateaus: the run ends with that many (0: it does not). Recurrent layers learn at ``rate`` times
+    ``recurrent_factor``. ``grad_scale`` is what 16-mixed begins to multiply losses with, so that 16 bits hold the gradients.
 
     The rate warms up, and then, by ``schedule``: ``constant-decay`` stays and falls linearly to zero over the last
     ``decay_steps`` (0: it stays); ``plateau`` is multiplied by ``plateau_factor`` whenever more than
-    ``plateau_patience`` validations in a row have brought no lower loss.
+    ``plateau_patience`` validations in a row have brought no loss that is lower by ``plateau_delta``.
 
     To go on longer with a larger ``steps``, resume from a checkpoint that was written before the fall.
     """
@@ -158,6 +184,10 @@ class TrainSpec:
     decay_steps: int = 1000
     plateau_factor: float = 0.5
     plateau_patience: int = 10
+    plateau_delta: float = 0.0
+    max_plateaus: int = 0
+    recurrent_factor: float = 1.0
+    grad_scale: float = 65536.0
     weight_decay: float = 0.0  # apart from the gradient, as in AdamW
     clip: float = 5.0
     ema: float = 0.998
@@ -174,10 +204,10 @@ class TrainSpec:
             _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         for name in (
             *("warmup_steps", "decay_steps", "plateau_patience", "weight_decay", "patience", "keep"),
-            *("views", "views_every_s", "threads"),
+            *("views", "views_every_s", "threads", "plateau_delta", "max_plateaus"),
         ):
             _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
-        for name in ("rate", "clip"):
+        for name in ("rate", "clip", "recurrent_factor", "grad_scale"):
             _expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
         _expect(0 <= self.ema < 1, "train.ema", self.ema, "0 to 1, without 1")
         _expect(0 < self.plateau_factor < 1, "train.plateau_factor", self.plateau_factor, "between 0 and 1")

@@ -33,7 +33,7 @@ from .models import Network, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
 from .recipe import Recipe, recipe_to_tree
-from .schedule import Rate
+from .schedule import RECURRENT, Rate
 from .share import Share
 from .views import Scores, Views
 
@@ -90,7 +90,8 @@ class Separation(L.LightningModule):
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
-        return total(logits, scene, self.levels, self.recipe.loss, self.waves)
+        own = self.network.own_terms if self.network.training else {}
+        return total(logits, scene, self.levels, self.recipe.loss, self.waves, own=own)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
@@ -108,8 +109,14 @@ class Separation(L.LightningModule):
         self.log_dict(named, sync_dist=self.trainer.world_size > 1, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Rate and decay are set before each step, by schedule.py."""
-        return torch.optim.AdamW(self.parameters(), lr=self.recipe.train.rate, weight_decay=0.0)
+        """Rate and decay are set before each step, by schedule.py; recurrent layers have a rate of their own where they
+        are told to."""
+        layers = [module for module in self.modules() if isinstance(module, torch.nn.RNNBase)]
+        own = {id(each) for layer in layers for each in layer.parameters()} if self.recipe.train.recurrent_factor != 1 else set()
+        groups: list[dict[str, Any]] = [{"params": [each for each in self.parameters() if id(each) not in own]}]
+        if own:
+            groups.append({"params": [each for each in self.parameters() if id(each) in own], RECURRENT: True})
+        return torch.optim.AdamW(groups, lr=self.recipe.train.rate, weight_decay=0.0)
 
     # ---- what is no number
 
@@ -292,8 +299,7 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
     out, spec = last_path.parent, recipe.train
     last = LastCheckpoint(last_path)
     return L.Trainer(
-        **trainer_arguments(machines, spec.precision),
-        precision=spec.precision,  # type: ignore[arg-type]  # the recipe has checked it
+        **trainer_arguments(machines, spec),
         accumulate_grad_batches=spec.accumulate,
         default_root_dir=out,
         max_steps=spec.steps,
