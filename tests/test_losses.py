@@ -392,10 +392,7 @@ def test_the_published_component_loss_would_have_left_the_source_no_weight() -> 
 def test_the_best_permutation_is_the_best_of_all(name: str) -> None:
     """Against all 120 orders of the stems, each as a scene of its own, item by item."""
     leaves, masks = spectra(), random_masks()
-    if name == "si_sdr":  # a geometry of waveforms
-        stft = StftSpec(2 * (F - 1), 2 * (F - 1), F - 1)
-    else:
-        stft = GEOMETRIES["live"]
+    stft = StftSpec(2 * (F - 1), 2 * (F - 1), F - 1)
     weights = {name: 1.0}
     plain, best = LossSpec(mask=0, **weights), LossSpec(mask=0, **weights, best_permutation=True)
     waves = Waves(stft)

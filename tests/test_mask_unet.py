@@ -1,14 +1,24 @@
 """The U-Net that estimates masks, in all its forms: the laws, its published sizes, what its options do; trained and exported."""
 
+import csv
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from numpy.typing import NDArray
 
+from sepstream.cli import render_main
+from sepstream.contract import Bundle, read_bundle
 from sepstream.errors import DataError
+from sepstream_export import parity, speed
+from sepstream_export.evaluate import evaluate, mixtures
+from sepstream_export.package import export
 from sepstream_training.models import Network, StreamingNetwork, build
+from sepstream_training.recipe import load_recipe
+from sepstream_training.train import train
 from streaming_contract import Stage, verify
 
 CLASSES, BINS = 3, 21
@@ -195,3 +205,81 @@ def test_a_network_that_cannot_be_is_refused_in_one_line(options: dict[str, Any]
         build("mask_unet", 1, SMALL | {"activation": "softmax"})
     with pytest.raises(DataError, match="none is a share of another"):
         build("mask_unet", CLASSES, SMALL, tied=[3])
+
+
+# ---- trained, exported, played ----------------------------------------------------------------------------------------
+
+LEAVES = ["male", "bass", "drums"]
+SMALL_STFT = [
+    "geometry={analysis: 128, synthesis: 128, hop: 64}", "sample_rate_hz=8000", "divisor=1", "band_bins=65",
+    "follow_hz=[2000.0, 4000.0]",
+]  # fmt: skip
+QUICK = [
+    "data.synthetic_clips=1", "data.synthetic_seconds=4", "data.synthetic_engine=numpy", "data.workers=0", "data.valid_mixtures=2",
+    "mix.seconds=1.0", "train.batch=4", "train.steps=30", "train.validate_every=30", "train.warmup_steps=0", "train.decay_steps=0",
+    "train.ema=0.0", "train.views=0", "train.schedule=constant-decay", "train.rate=1e-2", "window={past: 8, hops: 16, future: 8}",
+]  # fmt: skip
+NET = "bins: 65, widths: [4, 6, 8], convolutions: 1, dropout: 0.0"
+TRAINED = {  # recipe and what is changed in it: each form, each way of hearing, every kind of term
+    "unet": [f"model.options={{{NET}, normalize_output: true}}", "loss.ratio=1", "loss.ratio_power=2"],
+    "unet_lstm": [f"model.options={{{NET}, recurrent: 1, units: 8, input: log}}", "loss.l1=1", "loss.rmse=1", "loss.si_sdr=0"],
+    "unet_vae": [f"model.options={{{NET}, recurrent: 1, units: 8, variational: true, latent: 4}}", "loss.kl=0.01"],
+    "unet_selu": [f"model.options={{{NET}, self_normalizing: true, input: log}}", "loss.component=1"],
+    "unet_vocals": [
+        f"model.options={{{NET}, normalize_input: true}}", "targets=[male]", "data.root=synthetic", "data.layout=auto",
+        "data.as_is=0", "data.licence=none",
+    ],
+    "unet_live": [f"model.options={{{NET}, streaming: true, recurrent: 1, units: 8, input: log}}"],
+}  # fmt: skip
+
+
+def trained(recipe: str, folder: Path) -> Path:
+    classes = [] if recipe == "unet_live" else [f"classes=[{', '.join(LEAVES)}]"]
+    return train(load_recipe(recipe, [*SMALL_STFT, *QUICK, *classes, *TRAINED[recipe]]), folder, progress=False).checkpoint
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "FRAMES", 96)
+        patch.setattr(speed, "SECONDS", 0.1)
+        return export(trained(request.param, folder / "run"), folder / request.param, name=request.param)
+
+
+def curve(bundle: Bundle, name: str) -> list[float]:
+    (file,) = (bundle.folder.parent / "run" / "csv").glob("*/metrics.csv")
+    with file.open() as rows:
+        return [float(row[name]) for row in csv.DictReader(rows) if row.get(name)]
+
+
+def test_it_learns_and_is_exported_with_proof(exported: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = read_bundle(exported.folder)
+    losses = curve(bundle, "train/loss")
+    assert np.mean(losses[-1:]) < losses[0], losses
+    assert (bundle.disk, bundle.masks) == (None, "independent")
+    assert bundle.kind == ("step" if bundle.name == "unet_live" else "window")
+    assert set(bundle.parity) - {"window_snr_db"} == {"torch_step", "onnx_step", "onnx_many", "pipeline_snr_db"}
+    wanted = {"unet_live": ("speech", "music", "male", "female", "bass", "drums", "guitar"), "unet_vocals": ("male",)}
+    assert bundle.class_names == wanted.get(bundle.name, tuple(LEAVES))
+    song = tmp_path / "in" / "song.wav"
+    song.parent.mkdir()
+    sound = 0.3 * np.random.default_rng(1).standard_normal((9000, 2)).astype(np.float32)
+    soundfile.write(song, sound, 8000, subtype="FLOAT")
+    assert render_main([str(song.parent), "--model", str(bundle.folder), "--out", str(tmp_path / "out"), "--residual"]) == 0
+    parts = [soundfile.read(path, dtype="float32")[0] for path in sorted((tmp_path / "out").rglob("*.wav"))]
+    assert len(parts) == len(bundle.leaves) + 1
+    np.testing.assert_allclose(sum(parts), sound, atol=1e-4)
+    capsys.readouterr()
+    assert render_main([str(song), "--model", str(bundle.folder), "--out", str(tmp_path / "no"), "--bus", "a=disc(0,0,1)"]) == 2
+    assert f"model '{bundle.name}' has classes only" in capsys.readouterr().err
+
+
+def test_a_bundle_of_one_target_is_scored_in_mixtures_with_the_others(exported: Bundle) -> None:
+    if exported.name != "unet_vocals":
+        return
+    (stems, *_) = mixtures("synthetic", exported, 1)
+    assert exported.training["others"] == ["bass", "drums"]
+    assert stems.shape[0] == 3
+    result = evaluate(exported, [stems])
+    assert set(result) == {"male", "parents", "leaves", "all"}

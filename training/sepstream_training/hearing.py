@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .losses import class_masks, with_parents
+from .losses import class_masks, classes_of
 from .recipe import Recipe
 
 
@@ -46,7 +46,7 @@ class Hearing:
         masks = class_masks(logits.float(), network.shares(self.recipe.levels))[0]
         heard = self.sound(spectrum * self._full_band(masks).transpose(0, 1)[:, None], mixture.shape[-1])
         power = self.spectra(leaves)[..., :bins].abs().square().sum(dim=1)
-        targets = with_parents(leaves, self.recipe.families, 0)
+        targets = classes_of(leaves, self.recipe.families, self.recipe.kept, 0)
         return Heard(mixture, targets, heard, magnitude, masks, embedding[0].float(), power.argmax(dim=0))
 
     def spectra(self, signal: Tensor) -> Tensor:

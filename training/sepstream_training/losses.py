@@ -31,15 +31,16 @@ class Scene(NamedTuple):
     cross: Tensor  # (B, T, K, F) real part of conj(mixture) * class
     leaves: Tensor  # (B, C, T, leaves, F) complex spectra
     families: list[list[int]]  # the leaves of each parent; empty where classes are flat
+    kept: list[int] | None = None  # the leaves that are classes, where not all are
 
     def until(self, frame: int) -> "Scene":
         """Without the frames from ``frame`` on."""
         magnitude, mix, stems, cross = (each[:, :frame] for each in (self.magnitude, self.mix, self.stems, self.cross))
-        return Scene(magnitude, mix, stems, cross, self.leaves[:, :, :frame], self.families)
+        return Scene(magnitude, mix, stems, cross, self.leaves[:, :, :frame], self.families, self.kept)
 
     def turned(self, turn: int) -> "Scene":
         """With class k + ``turn`` in the place of class k; classes are flat."""
-        assert not self.families
+        assert not self.families and not self.kept
         stems, cross = (each.roll(-turn, dims=2) for each in (self.stems, self.cross))
         return self._replace(stems=stems, cross=cross, leaves=self.leaves.roll(-turn, dims=3))
 
@@ -64,18 +65,21 @@ class Waves:
         return whole.flatten(-2)
 
 
-def make_scene(leaves: Tensor, families: list[list[int]]) -> Scene:
-    """(B, C, T, leaves, F) complex spectra -> Scene; parents, the sums of their ``families``, come first."""
+def make_scene(leaves: Tensor, families: list[list[int]], kept: list[int] | None = None) -> Scene:
+    """(B, C, T, leaves, F) complex spectra -> Scene; parents, the sums of their ``families``, come first. Or the leaves that
+    are ``kept`` are the classes."""
     mix = leaves.sum(dim=3)
     power = _power(mix).sum(dim=1)
     leaf_cross = (mix.real[:, :, :, None] * leaves.real + mix.imag[:, :, :, None] * leaves.imag).sum(dim=1)
-    stems = _power(with_parents(leaves, families, 3)).sum(dim=1)
-    cross = with_parents(leaf_cross, families, 2)
-    return Scene((power / leaves.shape[1]).sqrt(), power, stems, cross, leaves, families)
+    stems = _power(classes_of(leaves, families, kept, 3)).sum(dim=1)
+    cross = classes_of(leaf_cross, families, kept, 2)
+    return Scene((power / leaves.shape[1]).sqrt(), power, stems, cross, leaves, families, kept)
 
 
-def with_parents(leaves: Tensor, families: list[list[int]], dim: int) -> Tensor:
-    """All classes along ``dim``: the sum of each family's leaves, then the leaves themselves."""
+def classes_of(leaves: Tensor, families: list[list[int]], kept: list[int] | None, dim: int) -> Tensor:
+    """All classes along ``dim``: the sum of each family's leaves, then the leaves themselves; or those that are ``kept``."""
+    if kept:
+        return leaves[(slice(None),) * dim + (kept,)]
     sums = [leaves[(slice(None),) * dim + (members,)].sum(dim=dim, keepdim=True) for members in families]
     return torch.cat([*sums, leaves], dim=dim)
 
@@ -271,7 +275,7 @@ def heard_waves(masks: Tensor, scene: Scene, waves: Waves) -> Tensor:
 
 def wanted_waves(scene: Scene, waves: Waves) -> Tensor:
     """(B, C, K, samples) of the classes themselves."""
-    return with_parents(waves(scene.leaves.transpose(2, 3)), scene.families, 2)
+    return classes_of(waves(scene.leaves.transpose(2, 3)), scene.families, scene.kept, 2)
 
 
 def waveform_loss(heard: Tensor, wanted: Tensor) -> Tensor:

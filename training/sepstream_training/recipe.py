@@ -158,6 +158,7 @@ class WindowSpec:
         return self.past + self.future
 
 
+MOST_ALIKE = 6  # sources that are told apart by the best of their permutations, of which there are 720
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SCHEDULES = ("constant-decay", "plateau")
 
@@ -226,10 +227,13 @@ class TrainSpec:
 @dataclass(frozen=True)
 class Recipe:
     """``classes`` are the leaves of each parent; a YAML file may list them without parents, which is kept as a tree in which
-    every class is its own and only leaf."""
+    every class is its own and only leaf. ``targets`` are those that the network has masks of (empty: all); the others are what
+    it is trained to leave out.
+    """
 
     name: str
     classes: Mapping[str, list[str]]
+    targets: list[str] = field(default_factory=list)
     geometry: str | Mapping[str, int] = "live"  # a name, or {analysis: 512, synthesis: 512, hop: 256} in samples
     sample_rate_hz: int = 48000
     divisor: int = 2  # training runs at sample_rate / divisor: same bins, the band above is empty
@@ -248,6 +252,12 @@ class Recipe:
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")
         _expect(len(set(self.class_names)) == len(self.class_names), "classes", self.class_names, "different names")
         _expect(not (self.is_flat and self.model.tied), "model.tied", True, "false, for the classes have no parents")
+        chosen = set(self.targets)
+        known = self.is_flat and len(chosen) == len(self.targets) and chosen <= set(self.leaves)
+        _expect(not chosen or known, "targets", self.targets, "some of the classes, each once, and classes without parents")
+        alike = self.is_flat and not chosen and len(self.leaves) <= MOST_ALIKE
+        wanted = f"false: it takes all of at most {MOST_ALIKE} classes without parents"
+        _expect(alike or not self.loss.best_permutation, "loss.best_permutation", True, wanted)
         _expect(self.stft.hop_samples % self.divisor == 0, "divisor", self.divisor, f"a divisor of {self.stft.hop_samples}")
         bins, top_hz = self.training_stft.bins, self.band_bins * self.sample_rate_hz / self.stft.analysis_samples
         _expect(1 <= self.band_bins <= bins, "band_bins", self.band_bins, f"1 to {bins}, half the training rate")
@@ -292,8 +302,18 @@ class Recipe:
 
     @property
     def class_names(self) -> list[str]:
-        """Parents, then leaves: the order of masks everywhere."""
-        return [*self.parents, *self.leaves]
+        """Parents, then leaves, or the targets: the order of masks everywhere."""
+        return list(self.targets) or [*self.parents, *self.leaves]
+
+    @property
+    def others(self) -> list[str]:
+        """What is in the mixtures and has no mask."""
+        return [leaf for leaf in self.leaves if self.targets and leaf not in self.targets]
+
+    @property
+    def kept(self) -> list[int] | None:
+        """The places of the targets among the leaves; None where all classes have masks."""
+        return [self.leaves.index(target) for target in self.targets] or None
 
     @property
     def families(self) -> list[list[int]]:
@@ -308,8 +328,8 @@ class Recipe:
     @property
     def levels(self) -> list[slice]:
         """The rows of each level of the class tree; the masks of a level sum to one, unless masks are independent."""
-        parents = len(self.parents)
-        return [slice(0, parents), slice(parents, parents + len(self.leaves))][self.is_flat :]
+        parents, count = len(self.parents), len(self.class_names)
+        return [slice(0, parents), slice(parents, count)][self.is_flat :]
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

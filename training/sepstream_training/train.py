@@ -47,13 +47,13 @@ class Spectra:
         stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
-        self.families = recipe.families
+        self.families, self.kept = recipe.families, recipe.kept
         self.window = torch.tensor(stft.windows().analysis * stft.magnitude_scale, dtype=torch.float32)
 
     def __call__(self, stems: Tensor) -> Scene:
         frames = stems.unfold(-1, self.frame_samples, self.step_samples)
         leaves = torch.fft.rfft(frames * self.window.to(stems))[..., : self.bins].permute(0, 2, 3, 1, 4)
-        return make_scene(leaves, self.families)
+        return make_scene(leaves, self.families, self.kept)
 
 
 class Separation(L.LightningModule):
@@ -73,6 +73,9 @@ class Separation(L.LightningModule):
         if recipe.loss.mask and not self.levels:
             wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
             raise DataError(f"recipe key 'loss.mask' is {recipe.loss.mask:g}; expected {wanted}")
+        if recipe.targets and self.levels:
+            wanted = f"none, for the masks of '{recipe.model.kind}' are shares of the whole; or another network or activation"
+            raise DataError(f"recipe key 'targets' is {recipe.targets}; expected {wanted}")
         every_frame = recipe.loss.needs_waveforms
         stride = 1 if every_frame else self.network.dilation
         self.spectra = Spectra(recipe, stride)
@@ -345,4 +348,5 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
         "hours_of_mixtures_heard": round(checkpoints.mixtures_heard(state) * recipe.mix.seconds / 3600, 1),
         "parameters": parameters,
         "seed": recipe.seed,
+        **({"others": recipe.others} if recipe.others else {}),
     }
