@@ -215,9 +215,10 @@ SMALL_STFT = [
     "follow_hz=[2000.0, 4000.0]",
 ]  # fmt: skip
 QUICK = [
-    "data.synthetic_clips=1", "data.synthetic_seconds=4", "data.synthetic_engine=numpy", "data.workers=0", "data.valid_mixtures=2",
-    "mix.seconds=1.0", "train.batch=4", "train.steps=30", "train.validate_every=30", "train.warmup_steps=0", "train.decay_steps=0",
-    "train.ema=0.0", "train.views=0", "train.schedule=constant-decay", "train.rate=1e-2", "window={past: 8, hops: 16, future: 8}",
+    "data.synthetic_clips=1", "data.synthetic_seconds=4", "data.synthetic_engine=numpy", "data.workers=0",
+    "data.valid_mixtures=2", "mix.seconds=1.0", "train.batch=4", "train.steps=30", "train.validate_every=30",
+    "train.warmup_steps=0", "train.decay_steps=0", "train.ema=0.0", "train.views=0", "train.schedule=constant-decay",
+    "train.rate=1e-2", "window={past: 8, hops: 16, future: 8}",
 ]  # fmt: skip
 NET = "bins: 65, widths: [4, 6, 8], convolutions: 1, dropout: 0.0"
 TRAINED = {  # recipe and what is changed in it: each form, each way of hearing, every kind of term

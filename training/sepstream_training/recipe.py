@@ -198,6 +198,8 @@ class TrainSpec:
     keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
     views: int = 2  # validation mixtures that TensorBoard shows and plays
     views_every_s: float = 900.0  # at most that often
+    views_closely: bool = False  # and beside each class the truth, waveforms, and what is left without it
+    parameters_every: int = 0  # steps between histograms and norms of weights and gradients; 0: none are taken
     threads: int = 0  # 0: as many as torch likes
 
     def __post_init__(self) -> None:
@@ -205,7 +207,7 @@ class TrainSpec:
             _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         for name in (
             *("warmup_steps", "decay_steps", "plateau_patience", "weight_decay", "patience", "keep"),
-            *("views", "views_every_s", "threads", "plateau_delta", "max_plateaus"),
+            *("views", "views_every_s", "threads", "plateau_delta", "max_plateaus", "parameters_every"),
         ):
             _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         for name in ("rate", "clip", "recurrent_factor", "grad_scale"):

@@ -35,7 +35,7 @@ from .processes import Machines
 from .recipe import Recipe, recipe_to_tree
 from .schedule import RECURRENT, Rate
 from .share import Share
-from .views import Scores, Views
+from .views import Parameters, Scores, Views
 
 ALONE = Machines()
 
@@ -315,7 +315,8 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             *([Patience(spec.patience)] if spec.patience else []),
             Throughput(spec.batch * recipe.mix.seconds),
             Scores(),
-            Views(spec.views, spec.views_every_s),
+            Views(spec.views, spec.views_every_s, spec.views_closely),
+            *([Parameters(spec.parameters_every)] if spec.parameters_every else []),
             Progress() if progress else Report(),
             BestCheckpoints(out, spec.keep, last),
         ],
