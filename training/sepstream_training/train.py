@@ -93,7 +93,7 @@ class Separation(L.LightningModule):
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
-        own = self.network.own_terms if self.network.training else {}
+        own, self.network.own_terms = self.network.own_terms, {}
         return total(logits, scene, self.levels, self.recipe.loss, self.waves, own=own)
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
