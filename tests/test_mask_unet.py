@@ -1,14 +1,24 @@
 """The U-Net that estimates masks, in all its forms: the laws, its published sizes, what its options do; trained and exported."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from numpy.typing import NDArray
 
+from sepstream.cli import render_main
+from sepstream.contract import Bundle, read_bundle
 from sepstream.errors import DataError
+from sepstream_export import parity, speed
+from sepstream_export.evaluate import evaluate, mixtures
+from sepstream_export.package import export
+from sepstream_training.data.loader import Mixtures, sounds
 from sepstream_training.models import Network, StreamingNetwork, build
+from sepstream_training.recipe import Recipe, load_recipe
+from sepstream_training.train import Separation, train
 from streaming_contract import Stage, verify
 
 CLASSES, BINS = 3, 21
@@ -195,3 +205,99 @@ def test_a_network_that_cannot_be_is_refused_in_one_line(options: dict[str, Any]
         build("mask_unet", 1, SMALL | {"activation": "softmax"})
     with pytest.raises(DataError, match="none is a share of another"):
         build("mask_unet", CLASSES, SMALL, tied=[3])
+
+
+# ---- trained, exported, played ----------------------------------------------------------------------------------------
+
+LEAVES = ["male", "bass", "drums"]
+SMALL_STFT = [
+    "geometry={analysis: 128, synthesis: 128, hop: 64}", "sample_rate_hz=8000", "divisor=1", "band_bins=65",
+    "follow_hz=[2000.0, 4000.0]",
+]  # fmt: skip
+QUICK = [
+    "data.synthetic_clips=1", "data.synthetic_seconds=4", "data.synthetic_engine=numpy", "data.workers=0",
+    "data.valid_mixtures=2", "mix.seconds=1.0", "train.batch=4", "train.steps=2", "train.validate_every=2",
+    "train.warmup_steps=0", "train.decay_steps=0", "train.ema=0.0", "train.views=0", "train.schedule=constant-decay",
+    "train.rate=1e-2", "window={past: 8, hops: 16, future: 8}",
+]  # fmt: skip
+NET = "bins: 65, widths: [4, 6, 8], convolutions: 1, dropout: 0.0"
+TRAINED = {  # recipe and what is changed in it: each form, each way of hearing, every kind of term
+    "unet": [f"model.options={{{NET}, normalize_output: true}}", "loss.ratio=1", "loss.ratio_power=2"],
+    "unet_lstm": [f"model.options={{{NET}, recurrent: 1, units: 8, input: log}}", "loss.l1=1", "loss.rmse=1", "loss.si_sdr=0"],
+    "unet_vae": [f"model.options={{{NET}, recurrent: 1, units: 8, variational: true, latent: 4}}", "loss.kl=0.01"],
+    "unet_selu": [f"model.options={{{NET}, self_normalizing: true, input: log}}", "loss.component=1"],
+    "unet_vocals": [
+        f"model.options={{{NET}, normalize_input: true}}", "targets=[male]", "data.root=synthetic", "data.layout=auto",
+        "data.as_is=0", "data.licence=none",
+    ],
+    "unet_live": [f"model.options={{{NET}, streaming: true, recurrent: 1, units: 8, input: log}}"],
+}  # fmt: skip
+
+
+def small_recipe(name: str) -> Recipe:
+    classes = [] if name == "unet_live" else [f"classes=[{', '.join(LEAVES)}]"]
+    return load_recipe(name, [*SMALL_STFT, *QUICK, *classes, *TRAINED[name]])
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_recipe_learns(name: str) -> None:
+    """Twenty steps on one batch: its loss falls, and so does every term that has a weight."""
+    recipe = small_recipe(name)
+    torch.manual_seed(1)
+    module = Separation(recipe).train()
+    mixtures_of = Mixtures(sounds(recipe, "train"), recipe, "train")
+    batch = torch.stack([mixtures_of[n] for n in range(4)])
+    optimizer, found = module.configure_optimizers(), []
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-2
+    for _ in range(20):
+        losses = module.losses(batch)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        found.append(losses["loss"].item())
+    assert np.isfinite(found).all()
+    assert np.mean(found[-3:]) < found[0], found
+    assert ("kl" in losses) == (name == "unet_vae")
+
+
+@pytest.fixture(scope="module", params=TRAINED)
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp(request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "FRAMES", 96)
+        patch.setattr(speed, "SECONDS", 0.1)
+        checkpoint = train(small_recipe(request.param), folder / "run", progress=False).checkpoint
+        return export(checkpoint, folder / request.param, name=request.param)
+
+
+def test_it_is_exported_with_proof_and_loses_nothing(
+    exported: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = read_bundle(exported.folder)
+    assert (bundle.disk, bundle.masks) == (None, "independent")
+    assert bundle.kind == ("step" if bundle.name == "unet_live" else "window")
+    assert set(bundle.parity) - {"window_snr_db"} == {"torch_step", "onnx_step", "onnx_many", "pipeline_snr_db"}
+    wanted = {"unet_live": ("speech", "music", "male", "female", "bass", "drums", "guitar"), "unet_vocals": ("male",)}
+    assert bundle.class_names == wanted.get(bundle.name, tuple(LEAVES))
+    song = tmp_path / "in" / "song.wav"
+    song.parent.mkdir()
+    sound = 0.3 * np.random.default_rng(1).standard_normal((9000, 2)).astype(np.float32)
+    soundfile.write(song, sound, 8000, subtype="FLOAT")
+    assert render_main([str(song.parent), "--model", str(bundle.folder), "--out", str(tmp_path / "out"), "--residual"]) == 0
+    parts = [soundfile.read(path, dtype="float32")[0] for path in sorted((tmp_path / "out").rglob("*.wav"))]
+    assert len(parts) == len(bundle.leaves) + 1
+    np.testing.assert_allclose(sum(parts), sound, atol=1e-4)
+    capsys.readouterr()
+    assert render_main([str(song), "--model", str(bundle.folder), "--out", str(tmp_path / "no"), "--bus", "a=disc(0,0,1)"]) == 2
+    assert f"model '{bundle.name}' has classes only" in capsys.readouterr().err
+
+
+def test_a_bundle_of_one_target_is_scored_in_mixtures_with_the_others(exported: Bundle) -> None:
+    if exported.name != "unet_vocals":
+        return
+    (stems, *_) = mixtures("synthetic", exported, 1)
+    assert exported.training["others"] == ["bass", "drums"]
+    assert stems.shape[0] == 3
+    result = evaluate(exported, [stems])
+    assert set(result) == {"male", "parents", "leaves", "all"}

@@ -28,14 +28,14 @@ from .callbacks import (
 )
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .hearing import Heard, Hearing
-from .losses import Scene, Waves, make_scene, total, total_of_spectra
+from .losses import Scene, Waves, classes_of, make_scene, total, total_of_spectra
 from .models import Conditioned, Network, StreamingLaSaft, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
-from .recipe import SPECTRA_TERMS, Recipe, recipe_to_tree
-from .schedule import Rate
+from .recipe import ASKED_TERMS, SPECTRA_TERMS, TERMS, Recipe, recipe_to_tree
+from .schedule import RECURRENT, Rate
 from .share import Share
-from .views import Scores, Views
+from .views import Parameters, Scores, Views
 from .wishes import draw, granted
 
 ALONE = Machines()
@@ -48,13 +48,13 @@ class Spectra:
         stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
-        self.families = recipe.families
+        self.families, self.kept = recipe.families, recipe.kept
         self.window = torch.tensor(stft.windows().analysis * stft.magnitude_scale, dtype=torch.float32)
 
     def __call__(self, stems: Tensor) -> Scene:
         frames = stems.unfold(-1, self.frame_samples, self.step_samples)
         leaves = torch.fft.rfft(frames * self.window.to(stems))[..., : self.bins].permute(0, 2, 3, 1, 4)
-        return make_scene(leaves, self.families)
+        return make_scene(leaves, self.families, self.kept)
 
 
 class Separation(L.LightningModule):
@@ -75,6 +75,9 @@ class Separation(L.LightningModule):
         if recipe.loss.mask and not self.levels:
             wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
             raise DataError(f"recipe key 'loss.mask' is {recipe.loss.mask:g}; expected {wanted}")
+        if recipe.targets and self.levels:
+            wanted = f"none, for the masks of '{recipe.model.kind}' are shares of the whole; or another network or activation"
+            raise DataError(f"recipe key 'targets' is {recipe.targets}; expected {wanted}")
         every_frame = recipe.loss.needs_waveforms
         stride = 1 if every_frame else self.network.dilation
         self.spectra = Spectra(recipe, stride)
@@ -94,7 +97,8 @@ class Separation(L.LightningModule):
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
-        return total(logits, scene, self.levels, self.recipe.loss, self.waves)
+        own, self.network.own_terms = self.network.own_terms, {}
+        return total(logits, scene, self.levels, self.recipe.loss, self.waves, own=own)
 
     def _answers(self, network: Conditioned, scene: Scene) -> dict[str, Tensor]:
         """Of a network that is asked: for something at random while it learns, for every class when it is examined."""
@@ -102,7 +106,7 @@ class Separation(L.LightningModule):
         wishes = draw(self.recipe.asked, batch, network.classes) if self.training else network.identity(batch)
         wishes = wishes.to(scene.magnitude)
         mix = leaves.sum(dim=3)
-        answer, wanted = network.answer(mix, wishes), granted(leaves, wishes)
+        answer, wanted = network.answer(mix, wishes), granted(classes_of(leaves, [], scene.kept, 3), wishes)
         if self.late:
             answer, wanted, mix = answer[:, :, self.late :], wanted[:, :, : -self.late], mix[:, :, : -self.late]
         return total_of_spectra(
@@ -132,8 +136,14 @@ class Separation(L.LightningModule):
         self.log_dict(named, sync_dist=self.trainer.world_size > 1, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Rate and decay are set before each step, by schedule.py."""
-        return torch.optim.AdamW(self.parameters(), lr=self.recipe.train.rate, weight_decay=0.0)
+        """Rate and decay are set before each step, by schedule.py; recurrent layers have a rate of their own where they
+        are told to."""
+        layers = [module for module in self.modules() if isinstance(module, torch.nn.RNNBase)]
+        own = {id(each) for layer in layers for each in layer.parameters()} if self.recipe.train.recurrent_factor != 1 else set()
+        groups: list[dict[str, Any]] = [{"params": [each for each in self.parameters() if id(each) not in own]}]
+        if own:
+            groups.append({"params": [each for each in self.parameters() if id(each) in own], RECURRENT: True})
+        return torch.optim.AdamW(groups, lr=self.recipe.train.rate, weight_decay=0.0)
 
     # ---- what is no number
 
@@ -232,7 +242,7 @@ def _check_asked(recipe: Recipe, network: Network) -> None:
         raise DataError(
             f"recipe key 'classes' is a tree; expected a list of names: '{recipe.model.kind}' is asked for blends of them"
         )
-    for name in ("mask", "spectrogram"):
+    for name in (*(term for term in TERMS if term not in ASKED_TERMS), "best_permutation"):
         if getattr(loss, name):
             wanted = f"0, for '{recipe.model.kind}' is asked for classes; use a term of spectra, such as loss.spectra_mse"
             raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
@@ -335,8 +345,7 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
     out, spec = last_path.parent, recipe.train
     last = LastCheckpoint(last_path)
     return L.Trainer(
-        **trainer_arguments(machines, spec.precision),
-        precision=spec.precision,  # type: ignore[arg-type]  # the recipe has checked it
+        **trainer_arguments(machines, spec),
         accumulate_grad_batches=spec.accumulate,
         default_root_dir=out,
         max_steps=spec.steps,
@@ -349,7 +358,8 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             *([Patience(spec.patience)] if spec.patience else []),
             Throughput(spec.batch * recipe.mix.seconds),
             Scores(),
-            Views(spec.views, spec.views_every_s),
+            Views(spec.views, spec.views_every_s, spec.views_closely),
+            *([Parameters(spec.parameters_every)] if spec.parameters_every else []),
             Progress() if progress else Report(),
             BestCheckpoints(out, spec.keep, last),
         ],
@@ -382,4 +392,5 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
         "hours_of_mixtures_heard": round(checkpoints.mixtures_heard(state) * recipe.mix.seconds / 3600, 1),
         "parameters": parameters,
         "seed": recipe.seed,
+        **({"others": recipe.others} if recipe.others else {}),
     }
