@@ -163,7 +163,8 @@ class Pipeline:
     def _ask(self, condition: F32) -> F32:
         """A block's step towards what the program asks for: a blend moves as a fader does, whatever moved it."""
         reach = np.float32(self._slope * self.block_samples)
-        return condition + np.clip(self.program.condition - condition, -reach, reach) if condition.size else condition
+        moved: F32 = condition + np.clip(self.program.condition - condition, -reach, reach) if condition.size else condition
+        return moved
 
     def _separate(self, spectra: C64, state: ModelState, condition: F32) -> tuple[Separation, ModelState]:
         if self.bundle.gives_spectra:

@@ -36,14 +36,17 @@ class Modulation(nn.Module):
         self.size = embedding if self.rows else classes  # of an embedding
         self.scales, self.shifts = COUNTS[by](channels)
         if stages:
-            self.control = DenseControl(self.size, layers) if control == "dense" else ConvControl(classes, by == "film_simple")
             self.of_rows = control == "dense"
+            self.control: DenseControl | ConvControl = (
+                DenseControl(self.size, layers) if self.of_rows else ConvControl(classes, by == "film_simple")
+            )
             self.scale = self._head(stages * self.scales)
             self.shift = self._head(stages * self.shifts)
 
     def embed(self, condition: Tensor) -> Tensor:
         """(B, classes) -> (B, size)."""
-        return self.rows(condition) if self.rows else condition
+        rows: Tensor = self.rows(condition) if self.rows else condition
+        return rows
 
     def forward(self, condition: Tensor, embedding: Tensor) -> list[Modulate]:
         if not self.stages:

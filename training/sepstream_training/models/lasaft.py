@@ -105,7 +105,7 @@ class Conditioned(Network):
     def respond(self, signal: Tensor, condition: Tensor, memory: Memory) -> Tensor:
         """What is asked of (B, T, ...) ``signal``, in the layouts above."""
         if not self.is_complex:
-            y = self.asked(self.gain * signal[:, None], condition, memory)[:, :, 0]
+            y: Tensor = self.asked(self.gain * signal[:, None], condition, memory)[:, :, 0]
             masks = y / (self.gain * signal[:, None]).clamp_min(self.gain * FAINT) if self.is_mapping else y
             return masks.clamp(0.0, 1.0).transpose(1, 2)
         batch, frames, channels, bins, _ = signal.shape

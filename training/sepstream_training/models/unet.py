@@ -65,10 +65,9 @@ class UNet(nn.Module):
         frames, count = x.shape[2], len(self.decoder)
         x = nn.functional.pad(x, (0, 0, 0, -frames % 2 ** len(self.halved)))
         targets = len(embedding) // len(x)
-        none: list[None] = [None] * count
-        early = [*modulate[:count]] if self.stages != "decoder" else none
+        early: Sequence[Modulate | None] = modulate[:count] if self.stages != "decoder" else [None] * count
         middle = modulate[count] if self.stages == "full" else None
-        late = [*modulate[-count:]] if self.stages != "encoder" else none
+        late: Sequence[Modulate | None] = modulate[-count:] if self.stages != "encoder" else [None] * count
         x = self.first(x if self.shared else x.repeat_interleave(targets, dim=0))
         skips = []
         for block, down, how in zip(self.encoder, self.down, early, strict=True):
@@ -98,7 +97,7 @@ class Asked(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, memory: Memory) -> Tensor:
         rows = condition.flatten(0, 1)
         embedding = self.modulation.embed(rows)
-        y = self.unet(x, embedding, self.modulation(rows, embedding), memory)
+        y: Tensor = self.unet(x, embedding, self.modulation(rows, embedding), memory)
         y = y.view(*condition.shape[:2], *y.shape[1:])
         if self.estimate == "mapping":
             return y
