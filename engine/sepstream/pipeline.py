@@ -85,10 +85,11 @@ class Pipeline:
     def _run(self, program: Program) -> None:
         self.program, self._targets = program, program.gains()
         self.buses: tuple[str, ...] = program.buses
-        lanes = (self.channels,) if self.bundle.gives_spectra else ()
-        self._masks = np.zeros((*lanes, self.hops, len(self.buses), program.width), np.float32)
-        self._rows = np.zeros((*lanes, self.hops, len(self.bundle.classes), program.width), np.float32)
-        self._unity = np.zeros((*lanes, self.hops, program.width), np.float32)
+        lanes = (self.channels, self.hops) if self.bundle.gives_spectra else (self.hops,)
+        self._masks = np.zeros((*lanes, len(self.buses), program.width), np.float32)
+        if self.bundle.gives_spectra:  # each channel has rows of its own
+            self._rows = np.zeros((*lanes, len(self.bundle.classes), program.width), np.float32)
+            self._unity = np.zeros((*lanes, program.width), np.float32)
         self._chosen = np.zeros((self.hops, len(self.buses), self.channels, self.bundle.stft.bins), np.complex64)
 
     def initial_state(self) -> State:
