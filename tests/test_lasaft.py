@@ -400,7 +400,7 @@ def test_a_streaming_form_is_trained_exported_rendered_and_blended(tmp_path: Pat
     """The journey: complex spectra in and out, with a look-ahead, asked for blends."""
     options = f"model.options={{{OPTIONS}, streaming: true, encoder: tfc_tdf, decoder: tfc_lightsaft}}"
     assert run(tmp_path / "run", *SHORT, *BASE, options, "loss.spectra_mse=1", "lookahead_hops=2", "asked.blended=0.3") == 0
-    assert {"train/spectra_mse", "valid/sdr"} <= log(tmp_path / "run")[0].keys()
+    assert {"valid/spectra_mse", "valid/sdr"} <= log(tmp_path / "run")[0].keys()
     bundle = export(tmp_path / "run" / "last.ckpt", tmp_path / "blend", name="blend")
     assert (bundle.kind, bundle.signal, bundle.conditioned, bundle.is_live) == ("step", "spectra", True, True)
     assert bundle.parity["onnx_step"] < 1e-4 and bundle.parity["pipeline_snr_db"] > 80
