@@ -1,7 +1,8 @@
-"""A trained network as ONNX bytes: fixed shapes, states in the open, masks and embedding out."""
+"""A trained network as ONNX bytes: fixed shapes, states in the open, masks out, and the embedding if there is a disk."""
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,18 +15,23 @@ from sepstream_training.models.recurrent import Lstm
 from sepstream_training.recipe import WindowSpec
 
 OPSET = 20
+FOUND = ("masks", "embedding")  # outputs that are no states
 
 
 class StepGraph(nn.Module):
-    """What a call of the bundle does: magnitude (hops, bins), state -> masks (hops, classes, bins), embedding, state."""
+    """What a call of the bundle does: magnitude (hops, bins), states -> masks (hops, classes, bins), embedding, states.
+
+    Of a network without a disk, the embedding is left out.
+    """
 
     def __init__(self, network: StreamingNetwork, levels: list[slice]) -> None:
         super().__init__()
         self.network, self.levels = network, levels
+        self.several = isinstance(network.initial_state(), tuple)
 
-    def forward(self, magnitude: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-        logits, embedding, after = self.network.step(magnitude[None], state)
-        return class_masks(logits, self.levels)[0], embedding[0], after
+    def forward(self, magnitude: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        logits, embedding, after = self.network.step(magnitude[None], states if self.several else states[0])
+        return class_masks(logits, self.levels)[0], *_if_any(embedding[0]), *(after if self.several else [after])
 
 
 class WindowGraph(nn.Module):
@@ -42,34 +48,47 @@ class WindowGraph(nn.Module):
         heard = torch.cat([context, magnitude])
         logits, embedding = self.network(heard[None])
         given = slice(self.past, self.past + hops)
-        return class_masks(logits[:, given], self.levels)[0], embedding[0, given], heard[hops:]
+        return class_masks(logits[:, given], self.levels)[0], *_if_any(embedding[0, given]), heard[hops:]
+
+
+def _if_any(embedding: Tensor) -> tuple[Tensor, ...]:
+    """(hops, dim, bins), an output where dim is not 0."""
+    return (embedding,) if embedding.shape[1] else ()
 
 
 def export_window(network: Network, levels: list[slice], window: WindowSpec) -> tuple[bytes, GraphSpec]:
     """Like ``export_graph``, of a network that hears both ways."""
     example = (torch.rand(window.hops, network.bins), torch.zeros(window.context, network.bins))
-    return _export(WindowGraph(network, levels, window.past), example, "context", f"window{window.hops}.onnx")
+    graph = WindowGraph(network, levels, window.past)
+    return export_module(graph, example, ["magnitude"], FOUND, ["context"], f"window{window.hops}.onnx")
 
 
 def export_graph(network: StreamingNetwork, levels: list[slice], hops: int) -> tuple[bytes, GraphSpec]:
     """The ONNX file of ``hops`` frames per call, and its description without the hash (contract.write_bundle fills it in)."""
-    example = (torch.rand(hops, network.bins), network.initial_state())
-    return _export(StepGraph(network, levels), example, "state", f"hops{hops}.onnx")
+    state = network.initial_state()
+    states = state if isinstance(state, tuple) else (state,)
+    names = [f"state{i}" for i in range(len(states))] if isinstance(state, tuple) else ["state"]
+    example = (torch.rand(hops, network.bins), *states)
+    return export_module(StepGraph(network, levels), example, ["magnitude"], FOUND, names, f"hops{hops}.onnx")
 
 
-def _export(graph: nn.Module, example: tuple[Tensor, Tensor], state: str, file: str) -> tuple[bytes, GraphSpec]:
-    """``graph`` of (magnitude, state) -> (masks, embedding, state), for inputs of the shapes of ``example``."""
+def export_module(  # noqa: PLR0917  # in the order of the graph
+    graph: nn.Module, example: tuple[Tensor, ...], given: Sequence[str], found: Sequence[str], states: Sequence[str], file: str
+) -> tuple[bytes, GraphSpec]:
+    """``graph`` of (given, states) -> (found, of which the last may be missing, states), for inputs of the shapes of ``example``;
+    the first of them holds the hops."""
     graph = graph.eval()
-    names_in, names_out = ["magnitude", state], ["masks", "embedding", f"{state}_out"]
     with torch.no_grad():
         shapes_out = [tuple(value.shape) for value in graph(*example)]
+    found = found[: len(shapes_out) - len(states)]
+    names_in, names_out = [*given, *states], [*found, *(f"{state}_out" for state in states)]
     spec = GraphSpec(
         file=file,
         sha256="",
         hops=example[0].shape[0],
         inputs=tuple(TensorSpec(name, tuple(value.shape)) for name, value in zip(names_in, example, strict=True)),
         outputs=tuple(TensorSpec(name, shape) for name, shape in zip(names_out, shapes_out, strict=True)),
-        states=((state, f"{state}_out"),),
+        states=tuple((state, f"{state}_out") for state in states),
     )
     return _onnx_bytes(graph, example, names_in, names_out), spec
 

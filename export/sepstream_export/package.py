@@ -8,17 +8,30 @@ from typing import Any
 
 import torch
 
-from sepstream.contract import MANIFEST, BandSpec, Bundle, ClassSpec, DiskSpec, GraphSpec, write_bundle
+from sepstream.contract import (
+    INDEPENDENT,
+    MAGNITUDE,
+    MANIFEST,
+    SHARES,
+    SPECTRA,
+    BandSpec,
+    Bundle,
+    ClassSpec,
+    DiskSpec,
+    GraphSpec,
+    write_bundle,
+)
 from sepstream.errors import BundleError
 from sepstream_training.draw import colour
-from sepstream_training.models import Network, StreamingNetwork
+from sepstream_training.models import Conditioned, Network, StreamingLaSaft, StreamingNetwork
 from sepstream_training.recipe import Recipe
 from sepstream_training.reference import LICENCE, import_reference, is_reference
 from sepstream_training.train import load_network, training_facts
 
 from . import card
+from .asked import export_asked, measure_asked
 from .graph import OPSET, export_graph, export_window
-from .parity import measure
+from .parity import check, measure
 from .speed import time_per_hop
 
 MANY_HOPS = 48  # per call for files: two to three times faster, and a quarter of a second at 48 kHz
@@ -50,15 +63,17 @@ def export(
         if imported:
             checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
         recipe, network = load_network(checkpoint)
-        network.head.temperature = temperature
-        exported = _graphs(recipe, network)
+        levels = network.shares(recipe.levels)
+        _set_temperature(network, temperature)
+        exported = _graphs(recipe, network, levels)
         files = {spec.file: data for data, spec in exported}
         draft = _manifest(recipe, network, name, [spec for _, spec in exported])
         whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
         facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
         draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
-        parity = measure(network, recipe.levels, trial)
+        asked = isinstance(network, Conditioned)
+        parity = check(measure_asked(network, trial) if asked else measure(network, levels, trial), trial)
         speed = time_per_hop(trial)
         scores = evaluate(trial) if evaluate else {}
     final = replace(draft, parity=parity.as_dict(), scores=scores)
@@ -73,16 +88,25 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise BundleError(f"'{out}' exists; expected {wanted}; choose another folder")
 
 
-def _graphs(recipe: Recipe, network: Network) -> list[tuple[bytes, GraphSpec]]:
+def _set_temperature(network: Network, temperature: float) -> None:
+    if network.head is not None:
+        network.head.temperature = temperature
+    elif temperature != 1:
+        raise BundleError(f"temperature is {temperature:g}; expected 1: it belongs to the disk, and this model has none")
+
+
+def _graphs(recipe: Recipe, network: Network, levels: list[slice]) -> list[tuple[bytes, GraphSpec]]:
     """Of a network that streams, for live use and for files; of one that hears both ways, a window."""
+    if isinstance(network, Conditioned):
+        return export_asked(network, recipe.window, MANY_HOPS)
     if isinstance(network, StreamingNetwork):
-        return [export_graph(network, recipe.levels, hops) for hops in (1, MANY_HOPS)]
-    return [export_window(network, recipe.levels, recipe.window)]
+        return [export_graph(network, levels, hops) for hops in (1, MANY_HOPS)]
+    return [export_window(network, levels, recipe.window)]
 
 
 def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
-    parent_of = {leaf: parent for parent, members in recipe.classes.items() for leaf in members}
-    streams = isinstance(network, StreamingNetwork)
+    parent_of = {leaf: parent for parent in recipe.parents for leaf in recipe.classes[parent]}
+    streams = isinstance(network, StreamingNetwork | StreamingLaSaft)
     bin_hz = recipe.sample_rate_hz / recipe.stft.analysis_samples
     low, high = (min(round(hz / bin_hz), recipe.band_bins) for hz in recipe.follow_hz)
     return Bundle(
@@ -93,12 +117,15 @@ def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[Grap
         lookahead_hops=recipe.lookahead_hops if streams else recipe.window.future,
         band=BandSpec(recipe.band_bins, low, high),
         classes=tuple(ClassSpec(c, parent_of.get(c), colour(i)) for i, c in enumerate(recipe.class_names)),
-        disk=_disk(network.head),
+        disk=None if network.head is None else _disk(network.head),
         graphs=tuple(graphs),
         opset=OPSET,
         card_sha256="",
         training={}, scores={}, parity={}, licence={},
         folder=Path(),
+        masks=INDEPENDENT if network.independent else SHARES,
+        signal=SPECTRA if isinstance(network, Conditioned) and network.is_complex else MAGNITUDE,
+        conditioned=isinstance(network, Conditioned),
     )  # fmt: skip
 
 

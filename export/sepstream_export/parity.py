@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sepstream import disk
-from sepstream.contract import Bundle
+from sepstream.contract import Bundle, DiskSpec
 from sepstream.errors import BundleError
 from sepstream.pipeline import Pipeline
 from sepstream.selection import Selection
@@ -35,7 +35,7 @@ AUDIO_LIMIT_DB = 80.0
 
 
 class Found(NamedTuple):
-    """``masks`` (frames, classes, bins) and ``embedding`` (frames, dim, bins) of one signal."""
+    """``masks`` (frames, classes, bins) and ``embedding`` (frames, dim, bins; dim 0 without a disk) of one signal."""
 
     masks: F32
     embedding: F32
@@ -46,7 +46,7 @@ class Parity:
     """Largest differences against torch on the whole signal (cut into windows, for a bundle of that kind): of any mask value,
     of any embedding (relative where it is longer than 1); of masks that the manifest's disk head makes of the graph's
     embedding against the graph's own; and how far the Pipeline's sound lies above its difference from a float64
-    overlap-add, in dB.
+    overlap-add, in dB. A model without a disk has neither embedding nor head.
 
     ``window_snr_db`` proves nothing: so far does the sound of the network on the whole signal lie above what cutting it into
     windows changes."""
@@ -54,8 +54,8 @@ class Parity:
     torch_step: float
     onnx_step: float
     onnx_many: float
-    embedding: float
-    disk_head: float
+    embedding: float | None
+    disk_head: float | None
     pipeline_snr_db: float
     window_snr_db: float | None = None
 
@@ -66,25 +66,30 @@ class Parity:
     def holds(self) -> bool:
         """False for NaN, too."""
         apart = (self.torch_step, self.onnx_step, self.onnx_many, self.embedding, self.disk_head)
-        return all(value <= MASK_LIMIT for value in apart) and self.pipeline_snr_db >= AUDIO_LIMIT_DB
+        return all(value <= MASK_LIMIT for value in apart if value is not None) and self.pipeline_snr_db >= AUDIO_LIMIT_DB
 
 
 def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity:
-    """Run one test signal through all forms. Raises BundleError where they part."""
-    signal = _signal(bundle)
-    spectra = _spectra(signal, bundle)
+    """Run one test signal through all forms."""
+    signal = test_signal(bundle)
+    spectra = spectra_of(signal, bundle)
     magnitude = (np.abs(spectra[:, : bundle.band.bins]) * bundle.stft.magnitude_scale).astype(np.float32)
     whole, step = _forms(network, list(levels), bundle, magnitude)
     one, many = (_onnx(bundle, magnitude, graph.hops) for graph in (bundle.graphs[0], bundle.graphs[-1]))
     parity = Parity(
-        torch_step=_apart(whole.masks, step.masks),
-        onnx_step=_apart(whole.masks, one.masks),
-        onnx_many=_apart(whole.masks, many.masks),
-        embedding=max(_relatively_apart(whole.embedding, each.embedding) for each in (step, one, many)),
-        disk_head=_apart(_disk_masks(network, one, levels), _manifest_masks(one.embedding, levels, bundle, network.tied)),
+        torch_step=apart(whole.masks, step.masks),
+        onnx_step=apart(whole.masks, one.masks),
+        onnx_many=apart(whole.masks, many.masks),
+        embedding=max(_relatively_apart(whole.embedding, each.embedding) for each in (step, one, many)) if bundle.disk else None,
+        disk_head=_disk_head(network, one, levels, bundle.disk) if bundle.disk else None,
         pipeline_snr_db=_pipeline_snr_db(signal, spectra, whole.masks, bundle),
         window_snr_db=_window_snr_db(network, list(levels), bundle, spectra, whole.masks),
     )
+    return parity
+
+
+def check(parity: Parity, bundle: Bundle) -> Parity:
+    """Raises BundleError where the forms part."""
     if not parity.holds:
         raise BundleError(
             f"bundle '{bundle.name}': parity failed, {parity.as_dict()}; expected differences within {MASK_LIMIT} and sound "
@@ -93,7 +98,7 @@ def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity
     return parity
 
 
-def _signal(bundle: Bundle) -> F64:
+def test_signal(bundle: Bundle) -> F64:
     """(samples,) bursts of gliding harmonics and noise over a wide range of levels, with silence between."""
     rng = np.random.default_rng(7)
     call = bundle.graphs[-1].hops
@@ -105,7 +110,7 @@ def _signal(bundle: Bundle) -> F64:
     return np.asarray(0.1 * level * (tones + rng.standard_normal(samples)))
 
 
-def _spectra(signal: F64, bundle: Bundle) -> C128:
+def spectra_of(signal: F64, bundle: Bundle) -> C128:
     """(frames, bins) in float64, the frame of hop n ending with hop n."""
     spec = bundle.stft
     padded = np.concatenate([np.zeros(spec.analysis_samples - spec.hop_samples), signal])
@@ -117,7 +122,7 @@ def _forms(network: Network, levels: list[slice], bundle: Bundle, magnitude: F32
     """What the network itself finds, in torch: in the whole signal, and step by step."""
     if isinstance(network, StreamingNetwork):
         return _steps(network, levels, magnitude, len(magnitude)), _steps(network, levels, magnitude, 1)
-    context, hops = bundle.graphs[0].inputs[1].shape[0], bundle.graphs[0].hops
+    context, hops = bundle.graphs[0].states_in[0].shape[0], bundle.graphs[0].hops
     past = context - bundle.lookahead_hops
     heard = np.concatenate([np.zeros((context, magnitude.shape[1]), np.float32), magnitude])
     windows = [heard[start : start + context + hops] for start in range(0, len(magnitude), hops)]
@@ -147,8 +152,9 @@ def _calls(graph: WindowGraph, context: Tensor, magnitude: F32, hops: int) -> Fo
     found = []
     with torch.no_grad():
         for start in range(0, len(magnitude), hops):
-            masks, embedding, context = graph(torch.from_numpy(magnitude[start : start + hops]), context)
-            found.append(Found(masks.numpy(), embedding.numpy()))
+            masks, *embedding, context = graph(torch.from_numpy(magnitude[start : start + hops]), context)
+            nowhere = masks[:, :0]
+            found.append(Found(masks.numpy(), *(each.numpy() for each in embedding or [nowhere])))
     return _joined(found)
 
 
@@ -165,20 +171,21 @@ def _joined(found: Sequence[Found]) -> Found:
     return Found(np.concatenate([f.masks for f in found]), np.concatenate([f.embedding for f in found]))
 
 
-def _disk_masks(network: Network, found: Found, levels: Sequence[slice]) -> F32:
-    """The graph's own masks; those of the network's disk, where the graph has more to go by."""
+def _disk_head(network: Network, found: Found, levels: Sequence[slice], head: DiskSpec) -> float:
+    """The engine's own disk geometry against the graph's masks; against the network's disk, where masks hold more than that."""
     with torch.no_grad():
         decided = network.decided(torch.from_numpy(found.embedding))
-    return found.masks if decided is None else class_masks(decided[None], list(levels))[0].numpy()
+    masks = found.masks if decided is None else class_masks(decided[None], list(levels))[0].numpy()
+    return apart(masks, _manifest_masks(found, levels, head, network.tied))
 
 
-def _manifest_masks(embedding: F32, levels: Sequence[slice], bundle: Bundle, tied: Sequence[int]) -> F32:
+def _manifest_masks(found: Found, levels: Sequence[slice], head: DiskSpec, tied: Sequence[int]) -> F32:
     """The masks that the engine's own disk geometry makes of an embedding."""
-    logits = torch.from_numpy(disk.logits(disk.lift(embedding, bundle.disk.curvature), bundle.disk))
+    logits = torch.from_numpy(disk.logits(disk.lift(found.embedding, head.curvature), head))
     return class_masks((tie(logits, tied) if tied else logits)[None], list(levels))[0].numpy()
 
 
-def _apart(one: F32, other: F32) -> float:
+def apart(one: F32, other: F32) -> float:
     return float(np.abs(one[: len(other)] - other).max())
 
 
@@ -190,7 +197,7 @@ def _pipeline_snr_db(signal: F64, spectra: C128, masks: F32, bundle: Bundle) -> 
     """The sound of the Pipeline, one hop at a time, against a float64 overlap-add of the torch masks."""
     pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 1, provider="cpu", hops=bundle.graphs[0].hops)
     heard = pipeline.process(signal[None].astype(np.float32))[:, 0, pipeline.block_samples :]
-    return _snr_db(_overlap_add(spectra, masks, bundle)[:, : heard.shape[1]], heard)
+    return snr_db(_overlap_add(spectra, masks, bundle)[:, : heard.shape[1]], heard)
 
 
 def _window_snr_db(network: Network, levels: list[slice], bundle: Bundle, spectra: C128, masks: F32) -> float | None:
@@ -200,10 +207,10 @@ def _window_snr_db(network: Network, levels: list[slice], bundle: Bundle, spectr
     magnitude = (np.abs(spectra[:, : bundle.band.bins]) * bundle.stft.magnitude_scale).astype(np.float32)
     whole = _whole(network, levels, magnitude).masks
     late = np.concatenate([whole[: bundle.lookahead_hops], whole])[: len(masks)]
-    return _snr_db(_overlap_add(spectra, late, bundle), _overlap_add(spectra, masks, bundle))
+    return snr_db(_overlap_add(spectra, late, bundle), _overlap_add(spectra, masks, bundle))
 
 
-def _snr_db(wanted: F64, heard: NDArray[Any]) -> float:
+def snr_db(wanted: F64, heard: NDArray[Any]) -> float:
     return float(10 * np.log10(np.square(wanted).sum() / np.square(heard - wanted).sum()))
 
 
@@ -213,8 +220,14 @@ def _overlap_add(spectra: C128, masks: F32, bundle: Bundle) -> F64:
     spectra = np.concatenate([np.zeros_like(spectra[:late]), spectra])[: len(masks)]
     above = masks[:, :, band.follow_low : band.follow_high].mean(axis=2, keepdims=True)
     full = np.concatenate([masks, np.broadcast_to(above, (*masks.shape[:2], spec.bins - band.bins))], axis=2)
-    tails = np.fft.irfft(full * spectra[:, None])[:, :, -spec.synthesis_samples :] * spec.windows().synthesis
-    out = np.zeros((masks.shape[1], (len(masks) + 1) * spec.hop_samples + spec.synthesis_samples))
+    return synthesized(full * spectra[:, None], bundle)
+
+
+def synthesized(spectra: C128, bundle: Bundle) -> F64:
+    """(frames, classes, bins) -> (classes, samples), in float64."""
+    spec = bundle.stft
+    tails = np.fft.irfft(spectra)[:, :, -spec.synthesis_samples :] * spec.windows().synthesis
+    out = np.zeros((spectra.shape[1], (len(spectra) + 1) * spec.hop_samples + spec.synthesis_samples))
     for n, tail in enumerate(tails):
         out[:, n * spec.hop_samples : n * spec.hop_samples + spec.synthesis_samples] += tail
     return out

@@ -1,37 +1,48 @@
 """One run on several devices: what it runs on, and what its processes share beside their gradients."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.plugins import LayerSync, MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sepstream.errors import DataError
 
 from .processes import STARTED_BY_US, Machines
+from .recipe import TrainSpec
 
 
-def trainer_arguments(machines: Machines, precision: str) -> dict[str, Any]:
-    """``machines`` as arguments of a Trainer. Raises DataError for more GPUs than there are, or a precision they lack."""
+def trainer_arguments(machines: Machines, spec: TrainSpec) -> dict[str, Any]:
+    """``machines`` and the precision of ``spec`` as arguments of a Trainer.
+
+    Raises DataError for more GPUs than there are, or a precision they lack.
+    """
     gpus = torch.cuda.device_count() if machines.accelerator != "cpu" else 0
     if machines.accelerator == "gpu" and not gpus:
         raise DataError("--accelerator gpu: torch finds no GPU on this machine; use --accelerator cpu, or another torch")
     if gpus and machines.devices > gpus:
         raise DataError(f"--devices {machines.devices}: this machine has {gpus} GPU(s); expected so many, or --accelerator cpu")
-    if precision == "16-mixed" and not gpus:
+    if spec.precision == "16-mixed" and not gpus:
         raise DataError("recipe key 'train.precision' is '16-mixed'; expected 32-true or bf16-mixed on a machine without a GPU")
     places: dict[str, Any] = {"accelerator": machines.accelerator, "devices": machines.devices, "num_nodes": machines.nodes}
+    places |= {"plugins": _scaled(spec)} if spec.precision == "16-mixed" else {"precision": spec.precision}
     if machines.processes == 1:
         return places
-    plugins = [SharedNorms(), *([LightningEnvironment()] if STARTED_BY_US in os.environ else [])]
+    plugins = [*places.get("plugins", []), SharedNorms(), *([LightningEnvironment()] if STARTED_BY_US in os.environ else [])]
     unused = machines.strategy == "ddp_find_unused_parameters_true"
     strategy = DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False, gradient_as_bucket_view=True)
     return places | {"strategy": strategy, "plugins": plugins, "use_distributed_sampler": False}
+
+
+def _scaled(spec: TrainSpec) -> list[Any]:
+    """16 bits, with the recipe's scale of gradients."""
+    return [MixedPrecision("16-mixed", "cuda", torch.amp.GradScaler("cuda", init_scale=spec.grad_scale))]
 
 
 class Sum(torch.autograd.Function):
@@ -50,7 +61,7 @@ class Sum(torch.autograd.Function):
         return total
 
 
-class SharedNorm(nn.BatchNorm1d):
+class _Shared(_BatchNorm):
     """Batch normalisation over the batches of all processes, which then see what one with the whole batch would see.
 
     nn.SyncBatchNorm is the same for GPUs alone: it refuses the CPU, where this is proven.
@@ -84,21 +95,33 @@ class SharedNorm(nn.BatchNorm1d):
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
+class SharedNorm(_Shared, nn.BatchNorm1d):
+    """Of rows of features."""
+
+
+class SharedNorm2d(_Shared, nn.BatchNorm2d):
+    """Of channels of planes."""
+
+
+SHARED: dict[type[_BatchNorm], type[_BatchNorm]] = {nn.BatchNorm1d: SharedNorm, nn.BatchNorm2d: SharedNorm2d}
+
+
 class SharedNorms(LayerSync):
-    """Puts SharedNorm in the place of every BatchNorm1d, with the same parameters and buffers, and takes it away again."""
+    """Puts a shared norm in the place of every one of a single process, with the same parameters and buffers, and takes it away
+    again."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        return _replace(model, nn.BatchNorm1d, SharedNorm)
+        return _replace(model, SHARED)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        return _replace(model, SharedNorm, nn.BatchNorm1d)
+        return _replace(model, {shared: single for single, shared in SHARED.items()})
 
 
-def _replace(model: nn.Module, old: type[nn.BatchNorm1d], new: type[nn.BatchNorm1d]) -> nn.Module:
+def _replace(model: nn.Module, kinds: Mapping[type[_BatchNorm], type[_BatchNorm]]) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) is old:
-                other = new(child.num_features, child.eps, child.momentum)
+            if isinstance(child, _BatchNorm) and type(child) in kinds:
+                other = kinds[type(child)](child.num_features, child.eps, child.momentum)
                 other.train(child.training)
                 for key in _tensors(child):
                     setattr(other, key, getattr(child, key))

@@ -28,14 +28,15 @@ from .callbacks import (
 )
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .hearing import Heard, Hearing
-from .losses import Scene, Waves, make_scene, total
-from .models import Network, StreamingNetwork, build
+from .losses import Scene, Waves, classes_of, make_scene, total, total_of_spectra
+from .models import Conditioned, Network, StreamingLaSaft, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
-from .recipe import Recipe, recipe_to_tree
-from .schedule import Rate
+from .recipe import SHARE_TERMS, SPECTRA_TERMS, Recipe, recipe_to_tree
+from .schedule import RECURRENT, Rate
 from .share import Share
-from .views import Scores, Views
+from .views import Parameters, Scores, Views
+from .wishes import draw, granted
 
 ALONE = Machines()
 
@@ -47,13 +48,13 @@ class Spectra:
         stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
-        self.families = recipe.families
+        self.families, self.kept = recipe.families, recipe.kept
         self.window = torch.tensor(stft.windows().analysis * stft.magnitude_scale, dtype=torch.float32)
 
     def __call__(self, stems: Tensor) -> Scene:
         frames = stems.unfold(-1, self.frame_samples, self.step_samples)
         leaves = torch.fft.rfft(frames * self.window.to(stems))[..., : self.bins].permute(0, 2, 3, 1, 4)
-        return make_scene(leaves, self.families)
+        return make_scene(leaves, self.families, self.kept)
 
 
 class Separation(L.LightningModule):
@@ -69,6 +70,14 @@ class Separation(L.LightningModule):
         self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
+        _check_asked(recipe, self.network)
+        self.levels = self.network.shares(recipe.levels)
+        if recipe.loss.mask and not self.levels:
+            wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
+            raise DataError(f"recipe key 'loss.mask' is {recipe.loss.mask:g}; expected {wanted}")
+        if recipe.targets and self.levels:
+            wanted = f"none, for the masks of '{recipe.model.kind}' are shares of the whole; or another network or activation"
+            raise DataError(f"recipe key 'targets' is {recipe.targets}; expected {wanted}")
         every_frame = recipe.loss.needs_waveforms
         stride = 1 if every_frame else self.network.dilation
         self.spectra = Spectra(recipe, stride)
@@ -83,10 +92,33 @@ class Separation(L.LightningModule):
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
+        if isinstance(self.network, Conditioned):
+            return self._answers(self.network, scene)
         logits, embedding = (each[:, self.late :] for each in self.network(scene.magnitude, self.chains))
         scene = scene.until(-self.late) if self.late else scene
         decided = self.network.decided(embedding)
-        return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves, decided=decided)
+        own, self.network.own_terms = self.network.own_terms, {}
+        return total(logits, scene, self.levels, self.recipe.loss, self.waves, decided=decided, own=own)
+
+    def _answers(self, network: Conditioned, scene: Scene) -> dict[str, Tensor]:
+        """Of a network that is asked: for something at random while it learns, for every class when it is examined."""
+        batch, leaves = len(scene.leaves), scene.leaves
+        wishes = draw(self.recipe.asked, batch, network.classes) if self.training else network.identity(batch)
+        wishes = wishes.to(scene.magnitude)
+        mix = leaves.sum(dim=3)
+        answer, wanted = network.answer(mix, wishes), granted(classes_of(leaves, [], scene.kept, 3), wishes)
+        if self.late:
+            answer, wanted, mix = answer[:, :, self.late :], wanted[:, :, : -self.late], mix[:, :, : -self.late]
+        return total_of_spectra(
+            answer,
+            wanted,
+            mix,
+            self.recipe.loss,
+            self.waves,
+            gain=network.gain,
+            phases=network.is_complex,
+            window_samples=round(self.recipe.loss.window_s * self.recipe.training_rate_hz),
+        )
 
     def training_step(self, batch: Tensor, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
@@ -105,8 +137,14 @@ class Separation(L.LightningModule):
         self.log_dict(named, sync_dist=self.trainer.world_size > 1, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Rate and decay are set before each step, by schedule.py."""
-        return torch.optim.AdamW(self.parameters(), lr=self.recipe.train.rate, weight_decay=0.0)
+        """Rate and decay are set before each step, by schedule.py; recurrent layers have a rate of their own where they
+        are told to."""
+        layers = [module for module in self.modules() if isinstance(module, torch.nn.RNNBase)]
+        own = {id(each) for layer in layers for each in layer.parameters()} if self.recipe.train.recurrent_factor != 1 else set()
+        groups: list[dict[str, Any]] = [{"params": [each for each in self.parameters() if id(each) not in own]}]
+        if own:
+            groups.append({"params": [each for each in self.parameters() if id(each) in own], RECURRENT: True})
+        return torch.optim.AdamW(groups, lr=self.recipe.train.rate, weight_decay=0.0)
 
     # ---- what is no number
 
@@ -170,25 +208,45 @@ class Separation(L.LightningModule):
 
     @property
     def parents(self) -> int:
-        return len(self.recipe.classes)
+        return len(self.recipe.parents)
 
     @property
     def rate_hz(self) -> int:
         return self.recipe.training_rate_hz
 
     def disk(self) -> tuple[Tensor, float] | None:
-        vectors = self.network.head.vectors().detach()
-        return (vectors, self.network.head.curvature()) if vectors.shape[1] == 3 else None
+        head = self.network.head
+        vectors = None if head is None else head.vectors().detach()
+        return (vectors, head.curvature()) if head is not None and vectors is not None and vectors.shape[1] == 3 else None
 
 
 def _late(recipe: Recipe, network: Network, stride: int) -> int:
     """The look-ahead in frames of training, ``stride`` hops apart."""
     hops = recipe.lookahead_hops
-    if hops and not isinstance(network, StreamingNetwork):
+    if hops and not isinstance(network, StreamingNetwork | StreamingLaSaft):
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected 0, for the network hears both ways: see window.future")
     if hops % stride:
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected a multiple of {stride}, the network's dilation")
     return hops // stride
+
+
+def _check_asked(recipe: Recipe, network: Network) -> None:
+    """A network that is asked, and a recipe for one, go together."""
+    loss = recipe.loss
+    if not isinstance(network, Conditioned):
+        for name in SPECTRA_TERMS:
+            wanted = f"0: '{recipe.model.kind}' is not asked for classes; use another term, such as loss.waveform"
+            if getattr(loss, name):
+                raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
+        return
+    if not recipe.is_flat:
+        raise DataError(
+            f"recipe key 'classes' is a tree; expected a list of names: '{recipe.model.kind}' is asked for blends of them"
+        )
+    for name in (*SHARE_TERMS, "best_permutation"):
+        if getattr(loss, name):
+            wanted = f"0, for '{recipe.model.kind}' is asked for classes; use a term of spectra, such as loss.spectra_mse"
+            raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
 
 
 class Sounds(L.LightningDataModule):
@@ -288,8 +346,7 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
     out, spec = last_path.parent, recipe.train
     last = LastCheckpoint(last_path)
     return L.Trainer(
-        **trainer_arguments(machines, spec.precision),
-        precision=spec.precision,  # type: ignore[arg-type]  # the recipe has checked it
+        **trainer_arguments(machines, spec),
         accumulate_grad_batches=spec.accumulate,
         default_root_dir=out,
         max_steps=spec.steps,
@@ -302,7 +359,8 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             *([Patience(spec.patience)] if spec.patience else []),
             Throughput(spec.batch * recipe.mix.seconds),
             Scores(),
-            Views(spec.views, spec.views_every_s),
+            Views(spec.views, spec.views_every_s, spec.views_closely),
+            *([Parameters(spec.parameters_every)] if spec.parameters_every else []),
             Progress() if progress else Report(),
             BestCheckpoints(out, spec.keep, last),
         ],
@@ -335,4 +393,5 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
         "hours_of_mixtures_heard": round(checkpoints.mixtures_heard(state) * recipe.mix.seconds / 3600, 1),
         "parameters": parameters,
         "seed": recipe.seed,
+        **({"others": recipe.others} if recipe.others else {}),
     }

@@ -7,11 +7,18 @@ from sepstream.errors import DataError, nearest
 
 from .band_split import BandSplit
 from .hyper_unmix import hyper_unmix
+from .lasaft import Conditioned, StreamingLaSaft, lasaft
+from .mask_unet import mask_unet
 from .streaming import Network, StreamingNetwork
 
-__all__ = ["KINDS", "Network", "StreamingNetwork", "build"]
+__all__ = ["KINDS", "Conditioned", "Network", "StreamingLaSaft", "StreamingNetwork", "build"]
 
-KINDS: dict[str, Callable[..., Network]] = {"band_split": BandSplit, "hyper_unmix": hyper_unmix}
+KINDS: dict[str, Callable[..., Network]] = {
+    "band_split": BandSplit,
+    "hyper_unmix": hyper_unmix,
+    "mask_unet": mask_unet,
+    "lasaft": lasaft,
+}
 
 
 def build(kind: str, classes: int, options: Mapping[str, Any], tied: Sequence[int] = ()) -> Network:
@@ -25,5 +32,7 @@ def build(kind: str, classes: int, options: Mapping[str, Any], tied: Sequence[in
         network = KINDS[kind](classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:  # an option that is unknown, or of no use
         raise DataError(f"model.options of '{kind}': {error}") from None
+    if tied and network.independent:
+        raise DataError(f"model.tied is true; expected false: the masks of '{kind}' are independent, none is a share of another")
     network.tied = tuple(tied)
     return network

@@ -1,8 +1,9 @@
-"""What every network shares: magnitudes in, the disk out; and what every live one does: chains that take turns, one state."""
+"""What every network shares: magnitudes in, masks or the disk out; and what every live one does: chains that take turns."""
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +19,29 @@ class Network(nn.Module, ABC):
     ``tied`` counts the leaves of each parent: their logits become what makes a leaf's mask its parent's mask times the
     softmax within the parent. Empty, each level of the class tree is decided on its own.
 
-    A subclass creates ``norm`` first and ``head`` last.
+    With a disk, a subclass creates ``norm`` first and ``head`` last. Without one ``head`` is None, and the embedding has no
+    dimensions, (B, T, 0, bins). Where masks are ``independent``, each lies within 0 and 1 on its own, and the network returns
+    them in the place of the logits.
+
+    ``own_terms`` are losses, by the names of a recipe's, that only the network can tell: of its last batch of training.
     """
 
     bins: int
     dilation: int  # training takes one frame in so many
     floor: float = LOG_FLOOR
     tied: tuple[int, ...] = ()
+    independent = False
+    own_terms: Mapping[str, Tensor] = {}
     norm: nn.BatchNorm1d
-    head: DiskHead
+    head: DiskHead | None
 
     @abstractmethod
     def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
         """The whole signal; ``chains=1`` is for frames that are ``dilation`` hops apart."""
+
+    def shares(self, levels: list[slice]) -> list[slice]:
+        """Those of the ``levels`` of a class tree whose masks are the softmax of its logits: all, or none if independent."""
+        return [] if self.independent else levels
 
     def features(self, magnitude: Tensor) -> Tensor:
         """(B, T, bins) -> (T, B, bins) normalised log(magnitude + floor), written so that the ONNX exporter, to which an added
@@ -42,15 +53,15 @@ class Network(nn.Module, ABC):
         return features
 
     def classify(self, v: Tensor, batch: int, frames: int) -> tuple[Tensor, Tensor]:
-        """(T * B, dim, bins) tangent vectors -> logits and embedding, batch first."""
-        logits, u = self.head(v)
+        """(T * B, dim, bins) tangent vectors -> logits and embedding, batch first; without a head, v are the logits."""
+        logits, u = (v, v[:, :0]) if self.head is None else self.head(v)
         logits = tie(logits, self.tied) if self.tied else logits
         shape = (frames, batch, -1, self.bins)
         return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1)
 
     def decided(self, embedding: Tensor) -> Tensor | None:
         """(..., dim, bins) -> (..., classes, bins) logits of the disk alone; None where ``forward``'s are just these."""
-        if not self.head.detail:
+        if self.head is None or not self.head.detail:
             return None
         logits = self.head.of_embedding(embedding)
         return tie(logits, self.tied) if self.tied else logits
@@ -68,7 +79,20 @@ def tie(logits: Tensor, families: Sequence[int]) -> Tensor:
 
 
 class StreamingNetwork(Network):
-    """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others.
+    """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others: a tensor, or
+    a tuple of some."""
+
+    @abstractmethod
+    def initial_state(self, batch: int = 1) -> Any:
+        """A fresh state for ``batch`` signals."""
+
+    @abstractmethod
+    def step(self, magnitude: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """The next T >= 1 frames -> logits, embedding, new state; the given state is left as it was."""
+
+
+class ChainedNetwork(StreamingNetwork):
+    """A streaming network whose memory is in recurrent layers alone.
 
     ``dilation`` chains with shared weights take turns, frame by frame (Chang et al. 2017, Dilated Recurrent Neural
     Networks). A long analysis window shows every chain what its neighbours saw, so nothing is lost, and training
