@@ -40,7 +40,7 @@ class DataSpec:
     """
 
     root: str = "synthetic"
-    layout: str = "auto"  # folders, manifest, stems, lsx, musdb18, slakh, shards; auto: as the data set looks
+    layout: str = "auto"  # one of layouts.LAYOUTS, or a layout of clips with labels; auto: as the data set looks
     folders: Mapping[str, Any] = field(default_factory=dict)
     tree: str = ""  # layout lsx: a TOML file that names the files of a track
     channels: int = 1  # 2: stereo stays stereo; 1: the mean of the channels, panned when it is mixed
@@ -88,7 +88,11 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class LossSpec:
-    """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude."""
+    """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude.
+
+    With ``tags`` above 0, training hears of each clip only which classes are in it (tags.py), and no other term but ``absent``,
+    the mean mask of classes that are not, has a say.
+    """
 
     mask: float = 1.0
     magnitude_weights: bool = True
@@ -96,9 +100,12 @@ class LossSpec:
     waveform: float = 0.0
     si_sdr: float = 0.0
     sdr: float = 0.0
+    tags: float = 0.0
+    absent: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in ("mask", "spectrogram", "waveform", "si_sdr", "sdr")}
+        names = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "tags", "absent")
+        weights = {name: getattr(self, name) for name in names}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
 
     @property
@@ -132,6 +139,23 @@ class WindowSpec:
     def context(self) -> int:
         """Frames that a call gets of those before."""
         return self.past + self.future
+
+
+@dataclass(frozen=True)
+class TagSpec:
+    """How masks become the probabilities of clip labels: a ``head`` of models/pooling.py, its ``options``, and whether its
+    answer is ``rescaled``. Clips of a cache are scaled by a number drawn between ``quietest`` and 1. ``threshold``: from
+    which probability on a class counts as found, for F1."""
+
+    head: str = "rank"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rescaled: bool = False
+    quietest: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _expect(0 < self.quietest <= 1, "tags.quietest", self.quietest, "more than 0, 1 at most")
+        _expect(0 < self.threshold < 1, "tags.threshold", self.threshold, "between 0 and 1")
 
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -208,6 +232,7 @@ class Recipe:
     mix: MixSpec = field(default_factory=MixSpec)
     model: ModelSpec = ModelSpec()
     loss: LossSpec = LossSpec()
+    tags: TagSpec = field(default_factory=TagSpec)
     train: TrainSpec = TrainSpec()
     window: WindowSpec = WindowSpec()
 

@@ -29,7 +29,8 @@ def mel_filters(bins: int, bin_hz: float, bands: int, low_hz: float, high_hz: fl
 
 def band_shares(filters: F64) -> F64:
     """(bands, bins) filters -> (bands, bins) weights that sum to one in each bin: a bin's mask is the mean of the masks of
-    the bands that hear it, by how well they do. What no band hears (0 Hz, half the rate) follows the nearest bin that one does."""
+    the bands that hear it, by how well they do. What no band hears (0 Hz, half the rate) follows the nearest bin that one
+    does."""
     heard = np.flatnonzero(filters.sum(axis=0) > 0)
     nearest = heard[np.abs(np.arange(filters.shape[1])[:, None] - heard).argmin(axis=1)]
     shares = filters[:, nearest]

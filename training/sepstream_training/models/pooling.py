@@ -94,7 +94,7 @@ class DepthwiseCnn(nn.Module):
     """``blocks`` convolutions that keep the classes apart, then a ChannelLinear."""
 
     def __init__(
-        self, classes: int, bands: int, frames: int, blocks: int = 1, kernel: int = 5, stride: int = 3, dropout: float = 0.0
+        self, classes: int, bands: int, frames: int, *, blocks: int = 1, kernel: int = 5, stride: int = 3, dropout: float = 0.0
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
@@ -157,7 +157,9 @@ HEADS: dict[str, Callable[..., nn.Module]] = {  # (classes, bands, frames of a c
 }
 
 
-def build_head(kind: str, classes: int, bands: int, frames: int, options: Mapping[str, Any], rescaled: bool) -> nn.Module:
+def build_head(
+    kind: str, classes: int, bands: int, frames: int, options: Mapping[str, Any], *, rescaled: bool = False
+) -> nn.Module:
     """The head ``kind`` for clips of ``frames``. Raises DataError for an unknown kind or option."""
     if kind not in HEADS:
         raise DataError(f"tags.head '{kind}' is unknown; {nearest(kind, HEADS)}")
