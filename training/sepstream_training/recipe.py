@@ -331,6 +331,14 @@ def recipe_from_tree(tree: Mapping[str, Any]) -> Recipe:
     return recipe
 
 
+def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """``recipe`` with dotted assignments, as ``load_recipe`` takes them."""
+    tree = recipe_to_tree(recipe)
+    for override in overrides:
+        _set(tree, override)
+    return recipe_from_tree(tree)
+
+
 def recipe_to_tree(recipe: Recipe) -> dict[str, Any]:
     """The plain values that ``recipe_from_tree`` reads, every default written out."""
     return asdict(recipe)

@@ -45,7 +45,9 @@ class Tagger(nn.Module):
     def __init__(self, recipe: Recipe, network: Network) -> None:
         super().__init__()
         if not recipe.is_flat:
-            raise DataError("loss.tags is above 0, and classes are a tree; expected a list of classes (data.folders may join some)")
+            raise DataError(
+                "loss.tags is above 0, and classes are a tree; expected a list of classes (data.folders may join some)"
+            )
         stft, self.levels = recipe.training_stft, network.shares(recipe.levels)
         self.late = 0 if isinstance(network, MaskCnn) else recipe.lookahead_hops // network.dilation
         step = network.dilation * stft.hop_samples
@@ -169,7 +171,9 @@ def table(rows: Mapping[str, Mapping[str, float | int | None]]) -> str:
         return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
     head = f"| class | ROC-AUC | average precision | F1 | clips |\n|{'---|' * 5}\n"
-    return head + "\n".join(f"| {name} | {' | '.join(cell(row[key]) for key in (*FIGURES, 'clips'))} |" for name, row in rows.items())
+    return head + "\n".join(
+        f"| {name} | {' | '.join(cell(row[key]) for key in (*FIGURES, 'clips'))} |" for name, row in rows.items()
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -54,7 +54,7 @@ def split_events(
     parts: dict[str, dict[str, list[Path]]] = {split: {} for split in SPLIT_NAMES}
     for name, files in of_class.items():
         order = list(files)
-        np.random.default_rng([seed, *name.encode()]).shuffle(order)  # type: ignore[arg-type]  # a list of paths will do
+        np.random.default_rng([seed, *name.encode()]).shuffle(order)
         first, second = (int(share * len(order) + 1e-9) for share in shares)
         cuts = (order[:first], order[first : first + second], order[first + second :])
         for split, cut in zip(SPLIT_NAMES, cuts, strict=True):

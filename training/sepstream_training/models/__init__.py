@@ -7,11 +7,12 @@ from sepstream.errors import DataError, nearest
 
 from .band_split import BandSplit
 from .hyper_unmix import hyper_unmix
+from .mask_cnn import mask_cnn
 from .streaming import Network, StreamingNetwork
 
 __all__ = ["KINDS", "Network", "StreamingNetwork", "build"]
 
-KINDS: dict[str, Callable[..., Network]] = {"band_split": BandSplit, "hyper_unmix": hyper_unmix}
+KINDS: dict[str, Callable[..., Network]] = {"band_split": BandSplit, "hyper_unmix": hyper_unmix, "mask_cnn": mask_cnn}
 
 
 def build(kind: str, classes: int, options: Mapping[str, Any], tied: Sequence[int] = ()) -> Network:

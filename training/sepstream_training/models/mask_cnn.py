@@ -52,6 +52,7 @@ class MelFeatures(nn.Module):
         self.bands = bins if kind == "spectrogram" else bands
         if kind != "spectrogram":
             filters = mel_filters(bins, bin_hz, bands, low_hz, high_hz)
+            self.filters: Tensor
             self.register_buffer("filters", torch.tensor(filters, dtype=torch.float32), persistent=False)
         self.pcen = Pcen(self.bands, **pcen) if kind == "pcen" else None
         self.channels = self.pcen.smooth.shape[0] if self.pcen else 1
@@ -199,14 +200,20 @@ class MaskCnn(Network):
         specs = [_spec(each, same, i, outputs) for i in range(len(outputs))]
         specs[-1] |= {"dropout": 0.0, "activation": masks}
         inputs = [self.look.channels, *channels]
+        self.lookahead = sum(spec["future"] for spec in specs)  # frames that are heard before one is decided on
         self.blocks = nn.ModuleList(Block(count, spec, batch_norm) for count, spec in zip(inputs, specs, strict=True))
         if feature != "spectrogram":
             shares = band_shares(mel_filters(bins, bin_hz, bands, low_hz, high_hz))
+            self.band_shares: Tensor
             self.register_buffer("band_shares", torch.tensor(shares, dtype=torch.float32), persistent=False)
 
     @property
     def specs(self) -> list[Mapping[str, Any]]:
-        return [block.spec for block in self.blocks]  # type: ignore[misc]  # they are Blocks
+        return [block.spec for block in self._blocks]
+
+    @property
+    def _blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
 
     @property
     def streams(self) -> bool:
@@ -218,15 +225,10 @@ class MaskCnn(Network):
             for spec in self.specs
         )
 
-    @property
-    def lookahead(self) -> int:
-        """Frames that are heard before one is decided on."""
-        return sum(spec["future"] for spec in self.specs)
-
     def stretch(self, magnitude: Tensor) -> Tensor:
         """(B, T, bins) of a whole signal -> (B, classes, bands, T) masks of bands: what clip labels train."""
         x = self.look(magnitude)
-        for block in self.blocks:
+        for block in self._blocks:
             x = block(block.surrounded(x))
         return self._in_full(x, magnitude.shape[1])
 
@@ -256,6 +258,8 @@ class StreamingMaskCnn(MaskCnn, StreamingNetwork):
     were is put back to zero, so that the first frames, too, are those of ``stretch``.
     """
 
+    lookahead: int
+
     def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
         """The whole signal: a step from a fresh state."""
         logits, u, _ = self.step(magnitude, self.initial_state(magnitude.shape[0]).to(magnitude))
@@ -272,8 +276,8 @@ class StreamingMaskCnn(MaskCnn, StreamingNetwork):
         there, *before = self._unpacked(state)
         x, after = self.look.step(magnitude, before[: len(self.look.memory)], there[:, -1])
         line = torch.cat([there, there.new_ones(there.shape[0], magnitude.shape[1])], dim=1)
-        late = accumulate(block.future for block in self.blocks)
-        for block, last, lag in zip(self.blocks, before[len(self.look.memory) :], late, strict=True):
+        late = accumulate(block.future for block in self._blocks)
+        for block, last, lag in zip(self._blocks, before[len(self.look.memory) :], late, strict=True):
             heard = torch.cat([last, x], dim=3)
             after.append(heard[..., heard.shape[3] - block.frames :])
             x = block(heard)

@@ -17,7 +17,8 @@ def mel_filters(bins: int, bin_hz: float, bands: int, low_hz: float, high_hz: fl
     """(bands, bins) triangles over magnitudes, each of the same area. Raises ValueError for a range or number of no use."""
     if not 0 <= low_hz < high_hz or bands < 1:
         raise ValueError(f"{bands} mel bands from {low_hz:g} to {high_hz:g} Hz; expected 1 or more, low < high")
-    corners_hz = _hz(np.linspace(*_mel(np.array([low_hz, high_hz])), bands + 2))
+    low, high = (float(_mel(hz)) for hz in (low_hz, high_hz))
+    corners_hz = _hz(np.linspace(low, high, bands + 2))
     hz = np.arange(bins) * bin_hz
     rise = (hz - corners_hz[:-2, None]) / np.diff(corners_hz[:-1])[:, None]
     fall = (corners_hz[2:, None] - hz) / np.diff(corners_hz[1:])[:, None]
@@ -39,10 +40,11 @@ def band_shares(filters: F64) -> F64:
 
 def _mel(hz: ArrayLike) -> F64:
     hz = np.asarray(hz, np.float64)
-    return np.where(hz < CORNER_HZ, hz, CORNER_HZ) / LINEAR_HZ + np.log(np.maximum(hz, CORNER_HZ) / CORNER_HZ) / LOG_STEP
+    linear = np.minimum(hz, CORNER_HZ) / LINEAR_HZ
+    return np.asarray(linear + np.log(np.maximum(hz, CORNER_HZ) / CORNER_HZ) / LOG_STEP)
 
 
 def _hz(mel: ArrayLike) -> F64:
     mel = np.asarray(mel, np.float64)
     corner = CORNER_HZ / LINEAR_HZ
-    return np.minimum(mel, corner) * LINEAR_HZ * np.exp(np.maximum(mel - corner, 0) * LOG_STEP)
+    return np.asarray(np.minimum(mel, corner) * LINEAR_HZ * np.exp(np.maximum(mel - corner, 0) * LOG_STEP))

@@ -114,7 +114,7 @@ class DepthwiseCnn(nn.Module):
 class Recurrent(nn.Module):
     """One network over time, the same for all classes, hears each mask; a ChannelLinear takes what it remembers in the end."""
 
-    CELLS: Mapping[str, type[nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
+    CELLS: Mapping[str, Callable[..., nn.RNNBase]] = {"gru": nn.GRU, "lstm": nn.LSTM, "rnn": nn.RNN}
 
     def __init__(self, classes: int, bands: int, cell: str = "gru", units: int = 40, layers: int = 1) -> None:
         super().__init__()

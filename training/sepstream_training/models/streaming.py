@@ -81,6 +81,7 @@ class StreamingNetwork(Network):
     A subclass says how large its state is, and what stands between ``norm`` and ``head``.
     """
 
+    lookahead: int | None = None  # frames that it must hear before it decides on one; None: as many as the recipe says
     cells: int  # h and c of every recurrent layer
     rows: int  # of a cell, per signal
     units: int
