@@ -133,7 +133,7 @@ class Block(nn.Module):
 
     def surrounded(self, x: Tensor) -> Tensor:
         """A whole signal, with its padding before and after."""
-        return nn.functional.pad(x, (self.frames - self.future, self.future), PADDINGS[self.spec["padding"]])
+        return nn.functional.pad(x, (self.frames - self.future, self.future, 0, 0), PADDINGS[self.spec["padding"]])
 
 
 class MaskCnn(Network):
@@ -299,7 +299,7 @@ class StreamingMaskCnn(MaskCnn, StreamingNetwork):
     def _unpacked(self, state: Tensor) -> list[Tensor]:
         shapes = self._shapes()
         parts = torch.split(state, [math.prod(shape) for shape in shapes], dim=1)
-        return [part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)]
+        return [part.reshape(state.shape[0], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def mask_cnn(classes: int, *, streaming: bool = True, **options: Any) -> Network:
