@@ -220,7 +220,7 @@ def test_the_future_and_other_signals_change_nothing(form: str) -> None:
     found, _ = steps(net, other, [30])
     clean, _ = steps(net, x, [30])
     torch.testing.assert_close(found[0, :20], clean[0, :20])
-    assert (found[0, 20:] - clean[0, 20:]).abs().max() > 1e-4
+    assert (found[0, 20:] != clean[0, 20:]).any()
 
 
 @pytest.mark.parametrize("form", [*LIVE, *WHOLE])

@@ -210,8 +210,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SepstreamError as error:
         print(f"remix: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        print(f"remix: '{error.filename or out}' cannot be written ({error.strerror}); choose another place", file=sys.stderr)
+    except (OSError, soundfile.SoundFileError) as error:  # the second is what its writer calls a full disk
+        print(f"remix: '{out}' cannot be written ({' '.join(str(error).split())}); choose another place", file=sys.stderr)
         return 2
     print(f"{out}: {', '.join(f'{count} {split}' for split, count in zip(SPLIT_NAMES, spec.counts, strict=True))}")
     return 0
