@@ -172,7 +172,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(mixed: Path) -> Path:
     arguments = [
         str(mixed / "small.yaml"), f"data.root={mixed / 'caches'}", "train.steps=60", "train.validate_every=20",
-        "train.rate=2e-2",         "train.batch=12", "train.ema=0.5", "train.decay_steps=20", "tags.options={decay: 0.97}", "tags.quietest=0.8",
+        "train.rate=2e-2", "train.batch=12", "train.ema=0.5", "train.decay_steps=20", "tags.options={decay: 0.97}",
+        "tags.quietest=0.8",
     ]  # fmt: skip
     assert train_main([*arguments, "--quiet", "--out", str(mixed / "run")]) == 0
     return mixed / "run"
@@ -269,7 +270,7 @@ def test_clips_without_stems_need_the_loss_of_tags(mixed: Path, tmp_path: Path, 
     arguments = [
         str(mixed / "small.yaml"),
         f"data.root={mixed / 'caches'}",
-        "loss={sdr: 1.0}",
+        "loss={mask: 0.0, sdr: 1.0}",
         "--quiet",
         "--out",
         str(tmp_path / "x"),
