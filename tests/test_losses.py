@@ -1,6 +1,8 @@
 """The losses against a float64 model written out in NumPy, and against the reference system where both mean the same."""
 
+import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -321,3 +323,92 @@ def reference_scene() -> Scene:
 def reference_logits() -> torch.Tensor:
     arrays = np.load(ORACLE)
     return torch.from_numpy(np.concatenate([arrays["logits_parent"], arrays["logits_child"]], axis=3).transpose(0, 1, 3, 2))
+
+
+# ---- magnitudes of sources --------------------------------------------------------------------------------------------
+
+
+def magnitudes_of(leaves: NDArray[np.complex128]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(B, T, 1, F) of the mixture and (B, T, L, F) of the leaves, root mean squares over channels."""
+    mix = np.sqrt((np.abs(leaves.sum(axis=3)) ** 2).mean(axis=1))
+    return mix[:, :, None], np.sqrt((np.abs(leaves) ** 2).mean(axis=1))
+
+
+def flat_scene(leaves: NDArray[np.complex128]) -> Scene:
+    return make_scene(torch.from_numpy(leaves), [])
+
+
+def random_masks(seed: int = 3) -> NDArray[np.float64]:
+    return np.random.default_rng(seed).uniform(0, 1, (B, T, L, F))
+
+
+def component_of(mask: NDArray[Any], mix: NDArray[Any], source: NDArray[Any], alpha: float, beta: float) -> float:
+    """One item, one source, all (T, F): the three parts written out."""
+    rest = mix - source
+    spoilt, left = (np.square(mask * source - source).sum(), np.square(mask * rest).sum()) / np.square(mix).sum()
+    unit, bent = (x / np.linalg.norm(x) if x.any() else x for x in (rest, mask * rest))
+    return float((1 - alpha - beta) * spoilt + alpha * left + beta * np.square(bent - unit).sum())
+
+
+@pytest.mark.parametrize("name", ["l1", "l2", "rmse", "ratio", "ratio squared", "component"])
+def test_terms_of_magnitudes_are_what_they_say_in_float64(name: str) -> None:
+    leaves, masks = spectra(), random_masks()
+    mix, sources = magnitudes_of(leaves)
+    wanted = np.zeros((B, L))
+    for b, k in np.ndindex(B, L):
+        x, s, m = mix[b, :, 0], sources[b, :, k], masks[b, :, k]
+        apart = np.abs(m * x - s)
+        wanted[b, k] = {
+            "l1": lambda x=x, apart=apart: apart.mean() / x.mean(),
+            "l2": lambda x=x, apart=apart: (apart**2).mean() / (x**2).mean(),
+            "rmse": lambda x=x, apart=apart: np.sqrt((apart**2).mean() / (x**2).mean() + 1e-6),
+            "ratio": lambda x=x, m=m, s=s: np.abs(m - np.minimum(s / x, 1)).mean(),
+            "ratio squared": lambda x=x, m=m, s=s: (np.abs(m - np.minimum(s / x, 1)) ** 2).mean(),
+            "component": lambda x=x, m=m, s=s: component_of(m, x, s, 0.3, 0.5),
+        }[name]()
+    key, power = name.split(maxsplit=1)[0], 2 if "squared" in name else 1
+    spec = LossSpec(mask=0, ratio_power=power, alpha=0.3, beta=0.5, **{key: 2.0})
+    both = total(torch.from_numpy(masks), flat_scene(leaves), [], spec, Waves(GEOMETRIES["live"]))
+    assert both[key].item() == pytest.approx(wanted.mean(), rel=1e-9)
+    assert both["loss"].item() == pytest.approx(2 * wanted.mean(), rel=1e-9)
+
+
+def test_terms_of_magnitudes_do_not_depend_on_level_and_survive_silence() -> None:
+    spec = LossSpec(mask=0, l1=1, l2=1, rmse=1, ratio=1, component=1)
+    waves, leaves = Waves(GEOMETRIES["live"]), spectra()
+    masks = torch.from_numpy(random_masks()).requires_grad_()
+    loud, soft = (total(masks, flat_scene(level * leaves), [], spec, waves)["loss"] for level in (1.0, 1e-3))
+    assert soft.item() == pytest.approx(loud.item(), rel=1e-6)
+    total(masks, flat_scene(0 * leaves), [], spec, waves)["loss"].backward()
+    assert masks.grad is not None and masks.grad.isfinite().all()
+
+
+def test_the_published_component_loss_would_have_left_the_source_no_weight() -> None:
+    with pytest.raises(DataError, match=r"loss.alpha, loss.beta' is \(0.2, 0.8\); expected 0 or more, together below 1"):
+        LossSpec(component=1, alpha=0.2, beta=0.8)
+
+
+@pytest.mark.parametrize("name", ["l2", "si_sdr"])
+def test_the_best_permutation_is_the_best_of_all(name: str) -> None:
+    """Against all 120 orders of the stems, each as a scene of its own, item by item."""
+    leaves, masks = spectra(), random_masks()
+    stft = StftSpec(2 * (F - 1), 2 * (F - 1), F - 1)
+    weights = {name: 1.0}
+    plain, best = LossSpec(mask=0, **weights), LossSpec(mask=0, **weights, best_permutation=True)
+    waves = Waves(stft)
+    wanted = []
+    for b in range(B):
+        item = torch.from_numpy(masks[b : b + 1])
+        orders = (flat_scene(leaves[b : b + 1, :, :, list(order)]) for order in itertools.permutations(range(L)))
+        wanted.append(min(total(item, scene, [], plain, waves)[name].item() for scene in orders))
+    got = total(torch.from_numpy(masks), flat_scene(leaves), [], best, waves)
+    assert got[name].item() == pytest.approx(np.mean(wanted), rel=1e-9)
+    shuffled = total(torch.from_numpy(masks), flat_scene(leaves[:, :, :, [3, 0, 4, 1, 2]]), [], best, waves)
+    assert shuffled[name].item() == pytest.approx(got[name].item(), rel=1e-9)
+
+
+def test_a_term_of_the_networks_own_counts_with_its_weight() -> None:
+    spec = LossSpec(mask=0, l1=1, kl=0.5)
+    arguments = (torch.from_numpy(random_masks()), flat_scene(spectra()), [], spec, Waves(GEOMETRIES["live"]))
+    alone, both = total(*arguments), total(*arguments, own={"kl": torch.tensor(3.0)})
+    assert both["loss"].item() == pytest.approx(alone["loss"].item() + 1.5)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
@@ -18,8 +19,10 @@ from sepstream_training.checkpoints import start_from, start_partly
 from sepstream_training.cli import train_main
 from sepstream_training.data.loader import Mixtures
 from sepstream_training.models.disk_head import DiskHead
+from sepstream_training.parallel import trainer_arguments
+from sepstream_training.processes import Machines
 from sepstream_training.recipe import RECIPES, TrainSpec, load_recipe, recipe_from_tree, recipe_to_tree, recipe_to_yaml
-from sepstream_training.schedule import Plateau
+from sepstream_training.schedule import Plateau, Rate
 from sepstream_training.train import Separation, load_network, sounds, train, training_facts
 from training_runs import NETWORKS, SHORT, SMALL, Capture, log, one_line, read, run, same_state
 
@@ -73,6 +76,32 @@ def test_rate_warms_up_stays_and_falls_to_nothing() -> None:
     assert factors[90] == 0.5
     assert factors[100] == 0.0
     assert all(TrainSpec(steps=10, warmup_steps=0, decay_steps=0).rate_factor(step) == 1.0 for step in range(11))
+
+
+def test_recurrent_layers_learn_at_a_rate_of_their_own() -> None:
+    recipe = load_recipe("tiny", [*SMALL, "train.recurrent_factor=0.25", "train.warmup_steps=0", "train.rate=0.1"])
+    module = Separation(recipe)
+    optimizer = module.configure_optimizers()
+    Rate(recipe.train).on_train_batch_start(SimpleNamespace(optimizers=[optimizer], global_step=0))  # type: ignore[arg-type]
+    rates = {id(each): group["lr"] for group in optimizer.param_groups for each in group["params"]}
+    for name, parameter in module.named_parameters():
+        assert rates[id(parameter)] == pytest.approx(0.025 if ".cell." in name else 0.1), name
+    assert len(Separation(load_recipe("tiny", SMALL)).configure_optimizers().param_groups) == 1
+
+
+def test_a_run_ends_with_its_last_plateau_and_has_ended_when_it_is_resumed(tmp_path: Path) -> None:
+    """No loss is lower by a million: every validation after the first is a plateau."""
+    plateaus = [*SHORT, "train.plateau_delta=1e6", "train.plateau_patience=0", "train.max_plateaus=2", "train.steps=20"]
+    assert run(tmp_path / "out", *plateaus) == 0
+    assert read(tmp_path / "out/last.ckpt")["global_step"] == 6
+    assert run(tmp_path / "out", *plateaus, "--resume", "auto") == 0
+    assert read(tmp_path / "out/last.ckpt")["global_step"] == 6
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="16 bits need an NVIDIA GPU")
+def test_sixteen_bits_begin_with_the_scale_of_the_recipe() -> None:
+    (plugin,) = trainer_arguments(Machines(), TrainSpec(precision="16-mixed", grad_scale=8.0))["plugins"]
+    assert plugin.scaler.get_scale() == 8.0
 
 
 # ---- it goes on -------------------------------------------------------------------------------------------------------

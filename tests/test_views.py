@@ -102,6 +102,22 @@ def test_views_change_nothing_and_come_as_often_as_they_may(out: Path, tmp_path:
     assert [image.step for image in board.Images("example_0/disk")] == [2, 4, 6]
 
 
+def test_a_closer_look_shows_the_truth_what_is_left_and_the_parameters(tmp_path: Path) -> None:
+    closer = ["train.views=1", "train.views_closely=true", "train.parameters_every=3", "train.validate_every=6"]
+    assert run(tmp_path / "out", *TINY, *closer) == 0
+    board = EventAccumulator(str(tmp_path / "out/tb"), size_guidance=dict.fromkeys(("audio", "images", "histograms"), 0)).Reload()
+    names = load_recipe("tiny").class_names
+    wanted = {f"example_0/{name}/{kind}" for name in names for kind in ("true", "residual", "residual_true")}
+    assert wanted <= set(board.Tags()["audio"])
+    assert {"example_0/spectrogram_pairs", "example_0/waveforms"} <= set(board.Tags()["images"])
+    parameters = {name.removeprefix("network.") for name, _ in mixture(0)[0].named_parameters()}
+    for kind in ("weights", "gradients"):
+        assert {f"{kind}/network.{name}" for name in parameters} <= set(board.Tags()["histograms"])
+        (name, *_) = sorted(parameters)
+        assert [event.step for event in board.Scalars(f"norm_of_{kind}/network.{name}")] == [0, 3]
+        assert all(event.value > 0 for event in board.Scalars(f"norm_of_{kind}/network.{name}"))
+
+
 # ---- what is heard ----------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +192,15 @@ def test_a_bin_is_drawn_at_its_point_in_the_colour_of_its_class(curvature: float
         row, column = (np.array([1 - y / reach, 1 + x / reach]) * draw.SIDE / 2).astype(int).clip(0, draw.SIDE - 1)
         ground, ink = draw.rgb(draw.GROUND), draw.rgb(draw.colour(1 + label))
         assert ((picture[row, column] - ground) @ (ink - ground)) / np.square(ink - ground).sum() > 0.3
+
+
+def test_a_wave_fills_its_columns_from_its_lowest_to_its_highest_sample() -> None:
+    picture = draw.waveform([(np.repeat([0.5, -0.5], 50).astype(np.float32), "#ffffff")], rows=40, columns=10).sum(axis=2)
+    ground = draw.rgb(draw.GROUND).sum()
+    lit = [np.nonzero(column > ground)[0] for column in picture.T]
+    assert all(rows.size <= 2 for rows in lit)  # a constant is a line
+    assert all(abs(rows.mean() - 9.5) <= 1 for rows in lit[:5])  # half of full scale up
+    assert all(abs(rows.mean() - 29.5) <= 1 for rows in lit[5:])
 
 
 def test_low_frequencies_are_below_and_loud_ones_bright() -> None:

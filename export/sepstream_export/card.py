@@ -22,7 +22,8 @@ def licence(data: DataSpec, given: str = "") -> dict[str, str]:
 
 
 def text(bundle: Bundle, recipe: Recipe, speed: Speed, size_bytes: int) -> str:
-    tree = ", ".join(name if recipe.is_flat else f"{name} ({', '.join(leaves)})" for name, leaves in recipe.classes.items())
+    trees = [f"{parent} ({', '.join(recipe.classes[parent])})" for parent in recipe.parents]
+    tree = ", ".join(trees or recipe.class_names)
     ms = 1000 * bundle.latency_samples / bundle.sample_rate_hz
     sections = [
         f"# {bundle.name}",

@@ -131,7 +131,7 @@ def score(bundle: Bundle, stems: F32, pipeline: Separates, stft: Stft, bounded: 
     heard = pipeline.process(np.pad(mix, ((0, 0), (0, late))))[:, :, late:]
     if not np.isfinite(heard).all():
         raise BundleError(f"{bundle.folder}: the output holds NaN or Inf, expected sound; train or export the model again")
-    oracle = _oracle(targets, mix, bundle, stft)
+    oracle = _oracle(targets, stems[len(bundle.leaves) :], mix, bundle, stft)
     found = [_score(name, heard[i], targets[i], oracle[i], mix) for i, name in enumerate(bundle.class_names)]
     return [_bounded(one) for one in found] if bounded else found
 
@@ -164,7 +164,9 @@ def reference_table(result: Mapping[str, Any]) -> str:
 def _library(root: Path | str, bundle: Bundle) -> Library:
     if str(root) == SYNTHETIC:
         rate_hz = bundle.sample_rate_hz
-        return generate_library(bundle.leaves, "valid", rate_hz, count=SYNTHETIC_CLIPS, seconds=SYNTHETIC_SECONDS)
+        return generate_library(
+            [*bundle.leaves, *_others(bundle)], "valid", rate_hz, count=SYNTHETIC_CLIPS, seconds=SYNTHETIC_SECONDS
+        )
     wanted = _unseen(root, bundle)
     return read_library(wanted, bundle.sample_rate_hz, channels=1 if layout_of(wanted) in ISOLATED else 2)
 
@@ -172,12 +174,18 @@ def _library(root: Path | str, bundle: Bundle) -> Library:
 def _unseen(root: Path | str, bundle: Bundle) -> Wanted:
     """The split for testing, or the one for validation."""
     names = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
+    names |= {other: (other,) for other in _others(bundle)}
     splits = [Wanted(Path(root), split, names, _families(bundle)) for split in ("test", "valid")]
     return next(filter(has_split, splits), splits[-1])
 
 
 def _families(bundle: Bundle) -> dict[str, list[str]]:
-    return {parent: _members(bundle, parent) for parent in bundle.parents}
+    """What the mixtures are made of: the classes, and what the network was trained to leave out."""
+    return {parent: _members(bundle, parent) for parent in bundle.parents} | {other: [other] for other in _others(bundle)}
+
+
+def _others(bundle: Bundle) -> list[str]:
+    return [str(other) for other in bundle.training.get("others", ())]
 
 
 def _parent(bundle: Bundle, leaf: str) -> str | None:
@@ -191,13 +199,14 @@ def _members(bundle: Bundle, parent: str) -> list[str]:
 
 def _with_parents(stems: F32, bundle: Bundle) -> F32:
     """(leaves, channels, samples) -> (classes, channels, samples)."""
-    stem = dict(zip(bundle.leaves, stems, strict=True))
+    stem = dict(zip([*bundle.leaves, *_others(bundle)], stems, strict=True))
     rows = [[name] if name in stem else _members(bundle, name) for name in bundle.class_names]
     return np.stack([np.sum([stem[leaf] for leaf in row], axis=0) for row in rows])
 
 
-def _oracle(targets: F32, mix: F32, bundle: Bundle, stft: Stft) -> F32:
-    """Ideal ratio masks of each level through the same STFT: about the best that masks of this geometry can do."""
+def _oracle(targets: F32, others: F32, mix: F32, bundle: Bundle, stft: Stft) -> F32:
+    """Ideal ratio masks of each level, and of what has no class, through the same STFT: about the best that masks of this
+    geometry can do."""
     spec = bundle.stft
     late = spec.latency_samples - spec.hop_samples
     whole_hops = -(-(mix.shape[1] + late) // spec.hop_samples) * spec.hop_samples
@@ -206,10 +215,13 @@ def _oracle(targets: F32, mix: F32, bundle: Bundle, stft: Stft) -> F32:
         padded = np.pad(signal, ((0, 0), (0, whole_hops - signal.shape[1])))
         return stft.analyze(padded, stft.analysis_state(len(signal)))[0]
 
-    size = np.stack([np.sqrt(np.square(np.abs(spectra(target))).sum(axis=1, keepdims=True)) for target in targets])
+    size, rest = (
+        [np.sqrt(np.square(np.abs(spectra(sound))).sum(axis=1, keepdims=True)) for sound in sounds]
+        for sounds in (targets, others)
+    )
     whole, out = spectra(mix), []
     for level in bundle.levels:
-        total = np.maximum(size[level].sum(axis=0), 1e-12)
+        total = np.maximum(sum([*size[level], *rest]), 1e-12)
         for each in size[level]:
             masked = (whole * (each / total)).astype(np.complex64)
             out.append(stft.synthesize(masked, stft.synthesis_state(len(mix)))[0][:, late : late + mix.shape[1]])

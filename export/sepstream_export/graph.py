@@ -16,7 +16,7 @@ OPSET = 20
 
 
 class StepGraph(nn.Module):
-    """What a call of the bundle does: magnitude (hops, bins), state -> masks (hops, classes, bins), embedding, state.
+    """What a call of the bundle does: magnitude (hops, bins), states -> masks (hops, classes, bins), embedding, states.
 
     Of a network without a disk, the embedding is left out.
     """
@@ -24,10 +24,11 @@ class StepGraph(nn.Module):
     def __init__(self, network: StreamingNetwork, levels: list[slice]) -> None:
         super().__init__()
         self.network, self.levels = network, levels
+        self.several = isinstance(network.initial_state(), tuple)
 
-    def forward(self, magnitude: Tensor, state: Tensor) -> tuple[Tensor, ...]:
-        logits, embedding, after = self.network.step(magnitude[None], state)
-        return class_masks(logits, self.levels)[0], *_if_any(embedding[0]), after
+    def forward(self, magnitude: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        logits, embedding, after = self.network.step(magnitude[None], states if self.several else states[0])
+        return class_masks(logits, self.levels)[0], *_if_any(embedding[0]), *(after if self.several else [after])
 
 
 class WindowGraph(nn.Module):
@@ -55,28 +56,31 @@ def _if_any(embedding: Tensor) -> tuple[Tensor, ...]:
 def export_window(network: Network, levels: list[slice], window: WindowSpec) -> tuple[bytes, GraphSpec]:
     """Like ``export_graph``, of a network that hears both ways."""
     example = (torch.rand(window.hops, network.bins), torch.zeros(window.context, network.bins))
-    return _export(WindowGraph(network, levels, window.past), example, "context", f"window{window.hops}.onnx")
+    return _export(WindowGraph(network, levels, window.past), example, ["context"], f"window{window.hops}.onnx")
 
 
 def export_graph(network: StreamingNetwork, levels: list[slice], hops: int) -> tuple[bytes, GraphSpec]:
     """The ONNX file of ``hops`` frames per call, and its description without the hash (contract.write_bundle fills it in)."""
-    example = (torch.rand(hops, network.bins), network.initial_state())
-    return _export(StepGraph(network, levels), example, "state", f"hops{hops}.onnx")
+    state = network.initial_state()
+    states = state if isinstance(state, tuple) else (state,)
+    names = [f"state{i}" for i in range(len(states))] if isinstance(state, tuple) else ["state"]
+    return _export(StepGraph(network, levels), (torch.rand(hops, network.bins), *states), names, f"hops{hops}.onnx")
 
 
-def _export(graph: nn.Module, example: tuple[Tensor, Tensor], state: str, file: str) -> tuple[bytes, GraphSpec]:
-    """``graph`` of (magnitude, state) -> (masks, embedding if any, state), for inputs of the shapes of ``example``."""
+def _export(graph: nn.Module, example: tuple[Tensor, ...], states: list[str], file: str) -> tuple[bytes, GraphSpec]:
+    """``graph`` of (magnitude, states) -> (masks, embedding if any, states), for inputs of the shapes of ``example``."""
     graph = graph.eval()
     with torch.no_grad():
         shapes_out = [tuple(value.shape) for value in graph(*example)]
-    names_in, names_out = ["magnitude", state], ["masks", *["embedding"][: len(shapes_out) - 2], f"{state}_out"]
+    found = ["masks", "embedding"][: len(shapes_out) - len(states)]
+    names_in, names_out = ["magnitude", *states], [*found, *(f"{state}_out" for state in states)]
     spec = GraphSpec(
         file=file,
         sha256="",
         hops=example[0].shape[0],
         inputs=tuple(TensorSpec(name, tuple(value.shape)) for name, value in zip(names_in, example, strict=True)),
         outputs=tuple(TensorSpec(name, shape) for name, shape in zip(names_out, shapes_out, strict=True)),
-        states=((state, f"{state}_out"),),
+        states=tuple((state, f"{state}_out") for state in states),
     )
     return _onnx_bytes(graph, example, names_in, names_out), spec
 

@@ -94,7 +94,7 @@ class Patience(EarlyStopping):
         super().load_state_dict({**state, "patience": self.patience})
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        trainer.should_stop = self.wait_count >= self.patience  # it had ended already
+        trainer.should_stop |= self.wait_count >= self.patience  # it had ended already
 
 
 class StopOnSignal(L.Callback):

@@ -17,6 +17,7 @@ F32 = NDArray[np.float32]
 COLOURS = ("#e8a33d", "#3d8be8", "#4fb3bf", "#e86a92", "#7e57c2", "#d9534f", "#5cb85c", "#8d6e63", "#26a69a", "#c0ca33")
 GROUND, INK = "#111318", "#e8e8e8"
 FLOOR_DB, CEILING_DB = -90.0, -10.0  # of a spectrogram, re full scale
+OPACITY = 0.7  # of a wave over another
 GAP = 14  # pixels above a panel, for its title
 SIDE = 480  # pixels of the disk's picture
 DOT = 2  # pixels of a point, each way
@@ -42,6 +43,19 @@ def spectrogram(magnitude: F32, code: str, rows: int = 171) -> U8:
     stops = np.stack([rgb(GROUND), rgb(code), np.full(3, 255, np.float32)])
     channels = [np.interp(level.clip(0, 1), (0.0, 0.7, 1.0), stop) for stop in stops.T]
     return np.stack(channels, axis=-1).astype(np.uint8).transpose(1, 0, 2)[::-1]
+
+
+def waveform(sounds: Sequence[tuple[F32, str]], rows: int = 60, columns: int = 400) -> U8:
+    """(samples,) each with a colour, one over the other -> (rows, columns, 3): from the lowest to the highest sample of each
+    column, full scale from top to bottom."""
+    picture = np.broadcast_to(rgb(GROUND), (rows, columns, 3)).copy()
+    height = (1 - (2 * np.arange(rows) + 1) / rows)[:, None]  # of each row's middle
+    for samples, code in sounds:
+        parts = np.array_split(samples, columns)
+        low, high = (np.array([take(part) if part.size else 0.0 for part in parts]) for take in (np.min, np.max))
+        inside = (height >= low - 1 / rows) & (height <= high + 1 / rows)
+        picture[inside] += OPACITY * (rgb(code) - picture[inside])
+    return picture.astype(np.uint8)
 
 
 def stack(panels: Sequence[tuple[str, U8]]) -> U8:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .losses import class_masks, with_parents
+from .losses import class_masks, classes_of
 from .recipe import Recipe
 
 
@@ -20,6 +20,7 @@ class Heard(NamedTuple):
     estimates: Tensor  # (K, C, samples)
     magnitude: Tensor  # (T, F), where a full-scale sine is 0.5
     masks: Tensor  # (T, K, F)
+    sources: Tensor  # (T, K, F) magnitudes of the targets
     embedding: Tensor  # (T, dim, F), dim 0 where the network has no disk
     dominant: Tensor  # (T, F) number of the loudest leaf
 
@@ -45,9 +46,11 @@ class Hearing:
         logits, embedding = (found[:, late:] for found in network(torch.nn.functional.pad(magnitude, (0, 0, 0, late))[None]))
         masks = class_masks(logits.float(), network.shares(self.recipe.levels))[0]
         heard = self.sound(spectrum * self._full_band(masks).transpose(0, 1)[:, None], mixture.shape[-1])
-        power = self.spectra(leaves)[..., :bins].abs().square().sum(dim=1)
-        targets = with_parents(leaves, self.recipe.families, 0)
-        return Heard(mixture, targets, heard, magnitude, masks, embedding[0].float(), power.argmax(dim=0))
+        stems = self.spectra(leaves)[..., :bins]
+        targets, apart = (classes_of(each, self.recipe.families, self.recipe.kept, 0) for each in (leaves, stems))
+        sources = apart.abs().square().mean(dim=1).sqrt().transpose(0, 1) * self.scale
+        dominant = stems.abs().square().sum(dim=1).argmax(dim=0)
+        return Heard(mixture, targets, heard, magnitude, masks, sources, embedding[0].float(), dominant)
 
     def spectra(self, signal: Tensor) -> Tensor:
         """(..., samples) -> (..., T, bins), as many frames as it takes to hear the last sample."""

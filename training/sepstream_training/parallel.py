@@ -7,31 +7,41 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.plugins import LayerSync, MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from sepstream.errors import DataError
 
 from .processes import STARTED_BY_US, Machines
+from .recipe import TrainSpec
 
 
-def trainer_arguments(machines: Machines, precision: str) -> dict[str, Any]:
-    """``machines`` as arguments of a Trainer. Raises DataError for more GPUs than there are, or a precision they lack."""
+def trainer_arguments(machines: Machines, spec: TrainSpec) -> dict[str, Any]:
+    """``machines`` and the precision of ``spec`` as arguments of a Trainer.
+
+    Raises DataError for more GPUs than there are, or a precision they lack.
+    """
     gpus = torch.cuda.device_count() if machines.accelerator != "cpu" else 0
     if machines.accelerator == "gpu" and not gpus:
         raise DataError("--accelerator gpu: torch finds no GPU on this machine; use --accelerator cpu, or another torch")
     if gpus and machines.devices > gpus:
         raise DataError(f"--devices {machines.devices}: this machine has {gpus} GPU(s); expected so many, or --accelerator cpu")
-    if precision == "16-mixed" and not gpus:
+    if spec.precision == "16-mixed" and not gpus:
         raise DataError("recipe key 'train.precision' is '16-mixed'; expected 32-true or bf16-mixed on a machine without a GPU")
     places: dict[str, Any] = {"accelerator": machines.accelerator, "devices": machines.devices, "num_nodes": machines.nodes}
+    places |= {"plugins": _scaled(spec)} if spec.precision == "16-mixed" else {"precision": spec.precision}
     if machines.processes == 1:
         return places
-    plugins = [SharedNorms(), *([LightningEnvironment()] if STARTED_BY_US in os.environ else [])]
+    plugins = [*places.get("plugins", []), SharedNorms(), *([LightningEnvironment()] if STARTED_BY_US in os.environ else [])]
     unused = machines.strategy == "ddp_find_unused_parameters_true"
     strategy = DDPStrategy(find_unused_parameters=unused, broadcast_buffers=False, gradient_as_bucket_view=True)
     return places | {"strategy": strategy, "plugins": plugins, "use_distributed_sampler": False}
+
+
+def _scaled(spec: TrainSpec) -> list[Any]:
+    """16 bits, with the recipe's scale of gradients."""
+    return [MixedPrecision("16-mixed", "cuda", torch.amp.GradScaler("cuda", init_scale=spec.grad_scale))]
 
 
 class Sum(torch.autograd.Function):

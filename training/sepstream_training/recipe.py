@@ -86,9 +86,17 @@ class ModelSpec:
     tied: bool = False
 
 
+TERMS = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "l1", "l2", "rmse", "ratio", "component", "kl")
+
+
 @dataclass(frozen=True)
 class LossSpec:
-    """Weights of the terms of losses.py, and whether the mask term weighs bins by the mixture's magnitude.
+    """Weights of the terms of losses.py, and how some of them are meant.
+
+    ``magnitude_weights``: the mask term weighs bins by the mixture's magnitude. ``ratio_power`` is that of the ratio term's
+    distance, 1 or 2. ``alpha`` and ``beta`` are the shares of the component term that ask for little of the rest, and for the
+    shape of what little there is. ``kl`` is a term of the network's own. ``best_permutation``: sources are told apart, but not
+    by name; of all assignments the one with the least loss counts.
 
     With ``tags`` above 0, training hears of each clip only which classes are in it (tags.py), and no other term but ``absent``,
     the mean mask of classes that are not, has a say.
@@ -100,13 +108,27 @@ class LossSpec:
     waveform: float = 0.0
     si_sdr: float = 0.0
     sdr: float = 0.0
+    l1: float = 0.0
+    l2: float = 0.0
+    rmse: float = 0.0
+    ratio: float = 0.0
+    ratio_power: int = 1
+    component: float = 0.0
+    alpha: float = 0.2
+    beta: float = 0.2
+    kl: float = 0.0
+    best_permutation: bool = False
     tags: float = 0.0
     absent: float = 0.0
 
     def __post_init__(self) -> None:
-        names = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "tags", "absent")
-        weights = {name: getattr(self, name) for name in names}
+        weights = {name: getattr(self, name) for name in (*TERMS, "tags", "absent")}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
+        _expect(self.ratio_power in (1, 2), "loss.ratio_power", self.ratio_power, "1 or 2")
+        shares = (self.alpha, self.beta)
+        _expect(min(shares) >= 0 and sum(shares) < 1, "loss.alpha, loss.beta", shares, "0 or more, together below 1")
+        wrong = [name for name in ("mask", "kl") if self.best_permutation and getattr(self, name)]
+        _expect(not wrong, f"loss.{wrong[0] if wrong else ''}", 1, "0 with loss.best_permutation, for it has no single sources")
 
     @property
     def needs_waveforms(self) -> bool:
@@ -158,17 +180,20 @@ class TagSpec:
         _expect(0 < self.threshold < 1, "tags.threshold", self.threshold, "between 0 and 1")
 
 
+MOST_ALIKE = 6  # sources that are told apart by the best of their permutations, of which there are 720
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 SCHEDULES = ("constant-decay", "plateau")
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """The run. A step is ``accumulate`` batches of every process; ``patience`` counts validations (0: no early stop).
+    """The run. A step is ``accumulate`` batches of every process; ``patience`` counts validations (0: no early stop), and
+    ``max_plateaus`` plateaus: the run ends with that many (0: it does not). Recurrent layers learn at ``rate`` times
+    ``recurrent_factor``. ``grad_scale`` is what 16-mixed begins to multiply losses with, so that 16 bits hold the gradients.
 
     The rate warms up, and then, by ``schedule``: ``constant-decay`` stays and falls linearly to zero over the last
     ``decay_steps`` (0: it stays); ``plateau`` is multiplied by ``plateau_factor`` whenever more than
-    ``plateau_patience`` validations in a row have brought no lower loss.
+    ``plateau_patience`` validations in a row have brought no loss that is lower by ``plateau_delta``.
 
     To go on longer with a larger ``steps``, resume from a checkpoint that was written before the fall.
     """
@@ -182,6 +207,10 @@ class TrainSpec:
     decay_steps: int = 1000
     plateau_factor: float = 0.5
     plateau_patience: int = 10
+    plateau_delta: float = 0.0
+    max_plateaus: int = 0
+    recurrent_factor: float = 1.0
+    grad_scale: float = 65536.0
     weight_decay: float = 0.0  # apart from the gradient, as in AdamW
     clip: float = 5.0
     ema: float = 0.998
@@ -191,6 +220,8 @@ class TrainSpec:
     keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
     views: int = 2  # validation mixtures that TensorBoard shows and plays
     views_every_s: float = 900.0  # at most that often
+    views_closely: bool = False  # and beside each class the truth, waveforms, and what is left without it
+    parameters_every: int = 0  # steps between histograms and norms of weights and gradients; 0: none are taken
     threads: int = 0  # 0: as many as torch likes
 
     def __post_init__(self) -> None:
@@ -198,10 +229,10 @@ class TrainSpec:
             _expect(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "1 or more")
         for name in (
             *("warmup_steps", "decay_steps", "plateau_patience", "weight_decay", "patience", "keep"),
-            *("views", "views_every_s", "threads"),
+            *("views", "views_every_s", "threads", "plateau_delta", "max_plateaus", "parameters_every"),
         ):
             _expect(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
-        for name in ("rate", "clip"):
+        for name in ("rate", "clip", "recurrent_factor", "grad_scale"):
             _expect(getattr(self, name) > 0, f"train.{name}", getattr(self, name), "more than 0")
         _expect(0 <= self.ema < 1, "train.ema", self.ema, "0 to 1, without 1")
         _expect(0 < self.plateau_factor < 1, "train.plateau_factor", self.plateau_factor, "between 0 and 1")
@@ -220,10 +251,13 @@ class TrainSpec:
 @dataclass(frozen=True)
 class Recipe:
     """``classes`` are the leaves of each parent; a YAML file may list them without parents, which is kept as a tree in which
-    every class is its own and only leaf."""
+    every class is its own and only leaf. ``targets`` are those that the network has masks of (empty: all); the others are what
+    it is trained to leave out.
+    """
 
     name: str
     classes: Mapping[str, list[str]]
+    targets: list[str] = field(default_factory=list)
     geometry: str | Mapping[str, int] = "live"  # a name, or {analysis: 512, synthesis: 512, hop: 256} in samples
     sample_rate_hz: int = 48000
     divisor: int = 2  # training runs at sample_rate / divisor: same bins, the band above is empty
@@ -243,6 +277,12 @@ class Recipe:
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")
         _expect(len(set(self.class_names)) == len(self.class_names), "classes", self.class_names, "different names")
         _expect(not (self.is_flat and self.model.tied), "model.tied", True, "false, for the classes have no parents")
+        chosen = set(self.targets)
+        known = self.is_flat and len(chosen) == len(self.targets) and chosen <= set(self.leaves)
+        _expect(not chosen or known, "targets", self.targets, "some of the classes, each once, and classes without parents")
+        alike = self.is_flat and not chosen and len(self.leaves) <= MOST_ALIKE
+        wanted = f"false: it takes all of at most {MOST_ALIKE} classes without parents"
+        _expect(alike or not self.loss.best_permutation, "loss.best_permutation", True, wanted)
         _expect(self.stft.hop_samples % self.divisor == 0, "divisor", self.divisor, f"a divisor of {self.stft.hop_samples}")
         bins, top_hz = self.training_stft.bins, self.band_bins * self.sample_rate_hz / self.stft.analysis_samples
         _expect(1 <= self.band_bins <= bins, "band_bins", self.band_bins, f"1 to {bins}, half the training rate")
@@ -287,8 +327,18 @@ class Recipe:
 
     @property
     def class_names(self) -> list[str]:
-        """Parents, then leaves: the order of masks everywhere."""
-        return [*self.parents, *self.leaves]
+        """Parents, then leaves, or the targets: the order of masks everywhere."""
+        return list(self.targets) or [*self.parents, *self.leaves]
+
+    @property
+    def others(self) -> list[str]:
+        """What is in the mixtures and has no mask."""
+        return [leaf for leaf in self.leaves if self.targets and leaf not in self.targets]
+
+    @property
+    def kept(self) -> list[int] | None:
+        """The places of the targets among the leaves; None where all classes have masks."""
+        return [self.leaves.index(target) for target in self.targets] or None
 
     @property
     def families(self) -> list[list[int]]:
@@ -303,8 +353,8 @@ class Recipe:
     @property
     def levels(self) -> list[slice]:
         """The rows of each level of the class tree; the masks of a level sum to one, unless masks are independent."""
-        parents = len(self.parents)
-        return [slice(0, parents), slice(parents, parents + len(self.leaves))][self.is_flat :]
+        parents, count = len(self.parents), len(self.class_names)
+        return [slice(0, parents), slice(parents, count)][self.is_flat :]
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:

@@ -35,10 +35,10 @@ from .models import Network, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
 from .recipe import Recipe, changed, recipe_to_tree
-from .schedule import Rate
+from .schedule import RECURRENT, Rate
 from .share import Share
 from .tags import Answer, Tagger, TagScores, labels_of
-from .views import Scores, Views
+from .views import Parameters, Scores, Views
 
 ALONE = Machines()
 
@@ -50,13 +50,13 @@ class Spectra:
         stft = recipe.training_stft
         self.frame_samples, self.step_samples = stft.analysis_samples, stride * stft.hop_samples
         self.bins = recipe.band_bins
-        self.families = recipe.families
+        self.families, self.kept = recipe.families, recipe.kept
         self.window = torch.tensor(stft.windows().analysis * stft.magnitude_scale, dtype=torch.float32)
 
     def __call__(self, stems: Tensor) -> Scene:
         frames = stems.unfold(-1, self.frame_samples, self.step_samples)
         leaves = torch.fft.rfft(frames * self.window.to(stems))[..., : self.bins].permute(0, 2, 3, 1, 4)
-        return make_scene(leaves, self.families)
+        return make_scene(leaves, self.families, self.kept)
 
     def magnitude(self, mixture: Tensor) -> Tensor:
         """(B, C, samples) -> (B, T, F), what the network sees of it."""
@@ -84,6 +84,9 @@ class Separation(L.LightningModule):
         if recipe.loss.mask and not self.levels:
             wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
             raise DataError(f"recipe key 'loss.mask' is {recipe.loss.mask:g}; expected {wanted}")
+        if recipe.targets and self.levels:
+            wanted = f"none, for the masks of '{recipe.model.kind}' are shares of the whole; or another network or activation"
+            raise DataError(f"recipe key 'targets' is {recipe.targets}; expected {wanted}")
         every_frame = recipe.loss.needs_waveforms
         stride = 1 if every_frame else self.network.dilation
         self.spectra = Spectra(recipe, stride)
@@ -104,7 +107,8 @@ class Separation(L.LightningModule):
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
-        return total(logits, scene, self.levels, self.recipe.loss, self.waves)
+        own = self.network.own_terms if self.network.training else {}
+        return total(logits, scene, self.levels, self.recipe.loss, self.waves, own=own)
 
     def answer(self, batch: Tensor | Tagged) -> tuple[dict[str, Tensor], Answer]:
         """What a network with a tagger says of clips, and the losses of that."""
@@ -131,8 +135,14 @@ class Separation(L.LightningModule):
         self.log_dict(named, sync_dist=self.trainer.world_size > 1, **options)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Rate and decay are set before each step, by schedule.py."""
-        return torch.optim.AdamW(self.parameters(), lr=self.recipe.train.rate, weight_decay=0.0)
+        """Rate and decay are set before each step, by schedule.py; recurrent layers have a rate of their own where they
+        are told to."""
+        layers = [module for module in self.modules() if isinstance(module, torch.nn.RNNBase)]
+        own = {id(each) for layer in layers for each in layer.parameters()} if self.recipe.train.recurrent_factor != 1 else set()
+        groups: list[dict[str, Any]] = [{"params": [each for each in self.parameters() if id(each) not in own]}]
+        if own:
+            groups.append({"params": [each for each in self.parameters() if id(each) in own], RECURRENT: True})
+        return torch.optim.AdamW(groups, lr=self.recipe.train.rate, weight_decay=0.0)
 
     # ---- what is no number
 
@@ -324,8 +334,7 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
     out, spec = last_path.parent, recipe.train
     last = LastCheckpoint(last_path)
     return L.Trainer(
-        **trainer_arguments(machines, spec.precision),
-        precision=spec.precision,  # type: ignore[arg-type]  # the recipe has checked it
+        **trainer_arguments(machines, spec),
         accumulate_grad_batches=spec.accumulate,
         default_root_dir=out,
         max_steps=spec.steps,
@@ -339,7 +348,8 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             Throughput(spec.batch * recipe.mix.seconds),
             Scores(),
             *([TagScores()] if recipe.loss.tags else []),
-            Views(spec.views, spec.views_every_s),
+            Views(spec.views, spec.views_every_s, spec.views_closely),
+            *([Parameters(spec.parameters_every)] if spec.parameters_every else []),
             Progress() if progress else Report(),
             BestCheckpoints(out, spec.keep, last, "valid/loss" if recipe.loss.tags else "valid/sdr"),
         ],
@@ -378,4 +388,5 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
         "hours_of_mixtures_heard": round(checkpoints.mixtures_heard(state) * recipe.mix.seconds / 3600, 1),
         "parameters": parameters,
         "seed": recipe.seed,
+        **({"others": recipe.others} if recipe.others else {}),
     }

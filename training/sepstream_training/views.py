@@ -60,13 +60,14 @@ class Scores(L.Callback):
 
 
 class Views(L.Callback):
-    """Sounds, spectrograms and the disk of the first ``examples`` validation mixtures, within one batch.
+    """Sounds, spectrograms and the disk of the first ``examples`` validation mixtures, within one batch; ``closely``, each
+    class beside the truth, and what is left without it.
 
     At the first and the last validation, and between them when ``pause_s`` seconds have passed.
     """
 
-    def __init__(self, examples: int, pause_s: float) -> None:
-        self.examples, self.pause_s = examples, pause_s
+    def __init__(self, examples: int, pause_s: float, closely: bool = False) -> None:
+        self.examples, self.pause_s, self.closely = examples, pause_s, closely
         self.shown = -float("inf")
 
     def on_validation_batch_end(
@@ -87,6 +88,30 @@ class Views(L.Callback):
             heard = module.hear(stems)
             for board in boards:
                 show(board, heard, module, f"example_{number}", trainer.global_step)
+                if self.closely:
+                    show_closely(board, heard, module, f"example_{number}", trainer.global_step)
+
+
+class Parameters(L.Callback):
+    """Every ``every`` steps a histogram of each parameter and of its gradient, and the norms of both as curves.
+
+    Gradients are those before clipping. A parameter or gradient that holds NaN or Inf is left out: the run ends for it.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Any) -> None:
+        boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        if trainer.global_step % self.every or not trainer.is_global_zero:
+            return
+        for name, parameter in module.named_parameters():
+            for kind, values in (("weights", parameter.detach()), ("gradients", parameter.grad)):
+                if values is None or not values.isfinite().all():
+                    continue
+                for board in boards:
+                    board.add_histogram(f"{kind}/{name}", values.float().cpu(), trainer.global_step)
+                    board.add_scalar(f"norm_of_{kind}/{name}", float(values.norm()), trainer.global_step)
 
 
 def show(board: Any, heard: Heard, module: Hears, name: str, step: int) -> None:
@@ -97,6 +122,36 @@ def show(board: Any, heard: Heard, module: Hears, name: str, step: int) -> None:
     board.add_image(f"{name}/spectrograms", spectrograms(heard, names), step, dataformats="HWC")
     if geometry := module.disk():
         board.add_image(f"{name}/disk", disk(heard, module, *geometry), step, dataformats="HWC")
+
+
+def show_closely(board: Any, heard: Heard, module: Hears, name: str, step: int) -> None:
+    """Write, for each class, the estimate beside the truth: what is left of the mixture without either, spectra, waves."""
+    for label, estimate, target in zip(module.class_names, heard.estimates, heard.targets, strict=True):
+        sounds = {"true": target, "residual": heard.mixture - estimate, "residual_true": heard.mixture - target}
+        for kind, sound in sounds.items():
+            board.add_audio(f"{name}/{label}/{kind}", sound.mean(dim=0, keepdim=True).cpu().clamp(-1, 1), step, module.rate_hz)
+    board.add_image(f"{name}/spectrogram_pairs", spectrogram_pairs(heard, module.class_names), step, dataformats="HWC")
+    board.add_image(f"{name}/waveforms", waveforms(heard, module.class_names), step, dataformats="HWC")
+
+
+def spectrogram_pairs(heard: Heard, names: list[str]) -> draw.U8:
+    """Each class, as the masks make it and as it is."""
+    estimates = (heard.magnitude[:, None] * heard.masks).cpu().numpy()
+    pairs = [(estimates, ""), (heard.sources.cpu().numpy(), ", true")]
+    return draw.stack(
+        [(name + kind, draw.spectrogram(each[:, k], draw.colour(k))) for k, name in enumerate(names) for each, kind in pairs]
+    )
+
+
+def waveforms(heard: Heard, names: list[str]) -> draw.U8:
+    """Each class: the estimate, the truth, and one over the other."""
+    panels = []
+    for k, name in enumerate(names):
+        estimate, truth = (sounds[k].mean(dim=0).cpu().numpy() for sounds in (heard.estimates, heard.targets))
+        ours, theirs = (estimate, draw.colour(k)), (truth, draw.INK)
+        panels += [(name, draw.waveform([ours])), (f"{name}, true", draw.waveform([theirs]))]
+        panels.append((f"{name}, both", draw.waveform([theirs, ours])))
+    return draw.stack(panels)
 
 
 def spectrograms(heard: Heard, names: list[str]) -> draw.U8:

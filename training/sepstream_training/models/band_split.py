@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from .disk_head import DiskHead
 from .recurrent import Lstm
-from .streaming import StreamingNetwork
+from .streaming import ChainedNetwork
 
 
-class BandSplit(StreamingNetwork):
+class BandSplit(ChainedNetwork):
     """``bands`` lists (count, bins of each) from low to high; together they are ``bins``.
 
     ``width`` features describe a band, ``units`` remember; ``whole`` units (a multiple of ``units``, or 0) remember

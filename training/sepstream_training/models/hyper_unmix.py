@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .disk_head import DiskHead
 from .recurrent import Lstm
-from .streaming import LOG_FLOOR, Network, StreamingNetwork
+from .streaming import LOG_FLOOR, ChainedNetwork, Network
 
 
 class _HyperUnmix(Network):
@@ -58,7 +58,7 @@ class _HyperUnmix(Network):
         return self.linear(x).view(-1, self.dim, self.bins), after
 
 
-class CausalHyperUnmix(_HyperUnmix, StreamingNetwork):
+class CausalHyperUnmix(_HyperUnmix, ChainedNetwork):
     """Unidirectional: frame after frame."""
 
     directions = 1

@@ -2,7 +2,8 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class Network(nn.Module, ABC):
     With a disk, a subclass creates ``norm`` first and ``head`` last. Without one ``head`` is None, and the embedding has no
     dimensions, (B, T, 0, bins). Where masks are ``independent``, each lies within 0 and 1 on its own, and the network returns
     them in the place of the logits.
+
+    ``own_terms`` are losses, by the names of a recipe's, that only the network can tell: of its last batch of training.
     """
 
     bins: int
@@ -28,6 +31,7 @@ class Network(nn.Module, ABC):
     floor: float = LOG_FLOOR
     tied: tuple[int, ...] = ()
     independent = False
+    own_terms: Mapping[str, Tensor] = {}
     norm: nn.BatchNorm1d
     head: DiskHead | None
 
@@ -68,7 +72,20 @@ def tie(logits: Tensor, families: Sequence[int]) -> Tensor:
 
 
 class StreamingNetwork(Network):
-    """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others.
+    """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others: a tensor, or
+    a tuple of some."""
+
+    @abstractmethod
+    def initial_state(self, batch: int = 1) -> Any:
+        """A fresh state for ``batch`` signals."""
+
+    @abstractmethod
+    def step(self, magnitude: Tensor, state: Any) -> tuple[Tensor, Tensor, Any]:
+        """The next T >= 1 frames -> logits, embedding, new state; the given state is left as it was."""
+
+
+class ChainedNetwork(StreamingNetwork):
+    """A streaming network whose memory is in recurrent layers alone.
 
     ``dilation`` chains with shared weights take turns, frame by frame (Chang et al. 2017, Dilated Recurrent Neural
     Networks). A long analysis window shows every chain what its neighbours saw, so nothing is lost, and training
