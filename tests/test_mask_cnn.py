@@ -161,6 +161,7 @@ def test_pcen_learns_all_that_is_to_be_trained() -> None:
     fixed = Pcen(4)
     assert not fixed.log_eps.requires_grad
     assert "smooth" not in dict(fixed.named_parameters())
+    assert not any(value.requires_grad for value in Pcen(4, train_smooth=True, train_eps=True, trained=False).parameters())
 
 
 @pytest.mark.skipif(not ORACLE.is_file(), reason=f"{ORACLE} holds the reference's outputs, and is not here")

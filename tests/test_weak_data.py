@@ -22,6 +22,7 @@ from sepstream_training.data import remix, segments, tagged, tut_rare, weak_labe
 from sepstream_training.data.entries import MIX, Wanted
 from sepstream_training.data.events import class_in_name, events_by_class, split_events
 from sepstream_training.data.layouts import layout_of, read_library
+from sepstream_training.data.loader import Mixtures, sounds
 from sepstream_training.data.remix import Event, RemixSpec, draw_remix, write_remixes
 from sepstream_training.data.tagged import Parameters, TaggedClip, TaggedClips, clips_of, parameters_of, write_cache
 from sepstream_training.recipe import Recipe, load_recipe
@@ -430,6 +431,12 @@ def test_the_command_writes_caches_of_any_layout(remixed: Path, tmp_path: Path, 
     pieces = list(clips_of(tracks, "train"))
     assert len(pieces) == 2 * 16
     assert {name for piece in pieces[:2] for name in piece.labels} == set(clips[0].labels)
+    isolated = small(remixed.parent / "events")  # what a run with this recipe would draw
+    drawn = list(clips_of(isolated, "train", 3))
+    assert len(drawn) == 3
+    stems = Mixtures(sounds(isolated, "train"), isolated, "train")[1].numpy()
+    np.testing.assert_array_equal(drawn[1].read().samples.T, stems.sum(axis=0))
+    assert set(drawn[1].labels) == {name for name, stem in zip(CLASSES, stems, strict=True) if stem.any()}
     own = tmp_path / "own.yaml"
     own.write_text(yaml.safe_dump({"base": "weak", "classes": list(CLASSES)}))
     overrides = [

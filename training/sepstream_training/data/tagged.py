@@ -4,8 +4,8 @@
 
 writes ``OUT/SPLIT.h5`` of a data set of any layout: what the recipe's network hears of each clip, and its labels. A run
 with data.root=OUT trains on these alone. A cache records what its figures depend on, and is refused where that is not the
-recipe's. A layout of clips is a file of this folder with ``found(wanted)`` and ``clips(wanted)``; of any other data set the
-tracks are taken, a class being there where its stem is heard.
+recipe's. A layout of clips is a file of this folder with ``found(wanted)`` and ``clips(wanted, seconds)``; of any other data
+set the tracks are taken, or of isolated sounds mixtures drawn; a class is there where its stem is heard.
 """
 # ruff: noqa: PLC0415 - h5py and torch's data sets are for those who train
 
@@ -238,8 +238,9 @@ def _check(path: Path, file: "h5py.File", asked: Parameters) -> None:
 # ---- from any data set ------------------------------------------------------------------------------------------------
 
 
-def clips_of(recipe: "Recipe", split: str) -> Iterator[TaggedClip]:
-    """The clips of a recipe's data set: those of a layout of clips, or of its tracks, cut into pieces of the recipe's length."""
+def clips_of(recipe: "Recipe", split: str, drawn: int = 0) -> Iterator[TaggedClip]:
+    """The clips of a recipe's data set: those of a layout of clips, or of its tracks, cut into pieces of the recipe's length; of
+    isolated sounds, the first ``drawn`` mixtures that a run with this recipe hears."""
     from . import segments, tut_rare, weak_labels
     from .layouts import layout_of, read_library, wanted_by
 
@@ -253,9 +254,21 @@ def clips_of(recipe: "Recipe", split: str) -> Iterator[TaggedClip]:
     for track in library.tracks:
         for start in range(0, max(1, track.length - length + 1), length):
             heard = hear(track, recipe.classes, start, length)
-            labels = {leaf: float("nan") for leaf, there in zip(recipe.leaves, sounding(heard.leaves), strict=True) if there}
-            mix = Sound(np.ascontiguousarray(heard.mix.T), recipe.training_rate_hz)
-            yield TaggedClip(f"{track.name}@{start}", lambda mix=mix: mix, labels)  # type: ignore[misc]
+            yield _clip(f"{track.name}@{start}", heard.mix, heard.leaves, recipe)
+    if not library.tracks:
+        from .loader import Mixtures
+
+        mixtures = Mixtures(library, recipe, split)
+        for number in range(drawn):
+            stems = mixtures[number].numpy()
+            yield _clip(f"mixture {number}", stems.sum(axis=0), stems, recipe)
+
+
+def _clip(name: str, mix: F32, stems: F32, recipe: "Recipe") -> TaggedClip:
+    """(2, samples), (leaves, 2, samples) -> a clip whose labels are those of its stems."""
+    labels = {leaf: float("nan") for leaf, there in zip(recipe.leaves, sounding(stems), strict=True) if there}
+    sound = Sound(np.ascontiguousarray(mix.T), recipe.training_rate_hz)
+    return TaggedClip(name, lambda: sound, labels)
 
 
 def sounding(stems: F32) -> NDArray[np.bool_]:
@@ -273,13 +286,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("out", metavar="OUT", type=Path, help="a folder; its caches are written anew")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="recipe values")
     parser.add_argument("--recipe", default="weak", metavar="NAME", help="whose classes and spectra (default weak)")
+    parser.add_argument("--mixtures", type=int, default=2000, metavar="N", help="to draw of isolated sounds (default 2000)")
     parser.add_argument("--noise-snr-db", type=float, default=None, metavar="DB", help="add white noise, so far below each clip")
     flags = parser.parse_intermixed_args(argv)
     try:
         recipe = load_recipe(flags.recipe, [f"data.root={flags.root}", *flags.overrides])
         asked = parameters_of(recipe, flags.noise_snr_db)
         for split in SPLITS:
-            clips = clips_of(recipe, split)
+            clips = clips_of(recipe, split, flags.mixtures if split == "train" else recipe.data.valid_mixtures)
             first = next(clips, None)
             if first or split != "test":  # not every data set has a third part
                 some = itertools.chain([first] if first else [], clips)

@@ -24,7 +24,8 @@ class Pcen(nn.Module):
     values they start at .98, 2 and .5, otherwise they are drawn around these. ``smooth`` lists smoothing coefficients
     s in y[t] = (1 - s) y[t-1] + s E[t]; of several, each band weighs the smoothed energies by a softmax it learns.
     ``train_smooth`` makes the coefficients of each channel parameters, ``train_eps`` the floor that all share.
-    ``zero_phase`` smooths forwards, then backwards: no onset is late, but the whole signal must be there.
+    ``zero_phase`` smooths forwards, then backwards: no onset is late, but the whole signal must be there. With ``trained``
+    false, nothing is learned: the layer is the fixed PCEN of these values.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Pcen(nn.Module):
         zero_phase: bool = False,
         eps: float = 1e-6,
         train_eps: bool = False,
+        trained: bool = True,
     ) -> None:
         super().__init__()
         if not smooth or not all(0 < s < 1 for s in smooth) or channels < 1 or not eps > 0:
@@ -58,6 +60,8 @@ class Pcen(nn.Module):
             self.register_buffer("smooth", coefficients)
         if len(smooth) > 1:
             self.shares = nn.Parameter(LOGIT_SPREAD * torch.randn(channels, len(smooth), bands, 1))
+        if not trained:
+            self.requires_grad_(False)
 
     def memory(self, bands: int) -> tuple[int, int, int]:
         """The shape of what a signal's memory holds: channels, smoothers, bands."""

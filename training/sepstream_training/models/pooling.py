@@ -131,15 +131,19 @@ class Recurrent(nn.Module):
 
 
 class Rescaled(nn.Module):
-    """Another head's probability y of each class as sigmoid(w y), w learned: where pooling keeps below one half."""
+    """Another head's answer y of each class as sigmoid(w y + b), both learned: for pooling that never comes near 0 or 1.
+
+    The reference has no b, so that with w > 0 no probability falls below a half.
+    """
 
     def __init__(self, head: nn.Module, classes: int) -> None:
         super().__init__()
         self.head = head
         self.weight = nn.Parameter(1 + torch.randn(classes) * torch.log(torch.tensor(1 / classes)))
+        self.bias = nn.Parameter(torch.zeros(classes))
 
     def forward(self, masks: Tensor) -> Tensor:
-        return torch.sigmoid(self.weight * self.head(masks))
+        return torch.sigmoid(self.weight * self.head(masks) + self.bias)
 
 
 def _linear(classes: int, bands: int, frames: int, **options: Any) -> nn.Module:
