@@ -64,7 +64,7 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     },
 }
 ANYONE = {"contract", "errors", "paths"}
-MEETS_CONTROL = {"worker", "live", "cli_live"}  # what takes orders, and what starts those who give them
+MEETS_CONTROL = {"worker", "live", "cli_live", "batch"}  # what takes orders, what starts those who give them, and --set for files
 CONTROL: dict[str, set[str]] = {  # file of control/ -> those above it there that it may import, beside BELOW_CONTROL
     "table": set(),
     "scene": {"table"},

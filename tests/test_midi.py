@@ -250,7 +250,7 @@ def test_a_fader_need_only_come_within_a_step() -> None:
 
 @pytest.mark.parametrize("name", [row.name for row in TABLE if row.kind == "number"])
 def test_what_a_fader_holds_it_keeps_on_every_curve(name: str) -> None:
-    name = name.replace("{bus}", "1").replace("{region}", "eye")
+    name = name.replace("{bus}", "1").replace("{region}", "eye").replace("{target}", "drums").replace("{class}", "bass")
     desk = Desk(fader(control=name), **{name: find(name).default})
     desk.hear(cc(7, 0), cc(7, 127))
     for raw in range(1, 127):

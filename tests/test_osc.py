@@ -260,7 +260,7 @@ def test_any_message_is_a_request_or_one_line_about_what_is_wrong(sent):
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_every_control_of_the_table_is_set_and_asked_for_under_its_own_name(row):
-    name = row.name.format(bus="vox", region="1")
+    name = row.name.format(bus="vox", region="1", target="drums", **{"class": "bass"})
     assert ask(f"/{name}", *value_message(name, row.default).args) == Change(name, row.default)
     assert ask(f"/{name}") == Ask(name)
 

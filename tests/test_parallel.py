@@ -20,7 +20,7 @@ from torch import nn
 
 from sepstream_training import processes
 from sepstream_training.cli import train_main
-from sepstream_training.parallel import SharedNorm, SharedNorms
+from sepstream_training.parallel import SharedNorm, SharedNorm2d, SharedNorms
 from sepstream_training.processes import Machines
 from sepstream_training.share import Share
 from training_runs import log, one_line, read, run
@@ -120,14 +120,15 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 5)])
+@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 5), (4, 3, 5, 2)])
 @pytest.mark.usefixtures("group")
 def test_a_shared_norm_alone_is_torchs_own(shape: tuple[int, ...]) -> None:
     """Outputs, gradients, running statistics and what a checkpoint holds; there and back."""
     torch.manual_seed(0)
-    plain, model = nn.BatchNorm1d(3), nn.Sequential(nn.BatchNorm1d(3))
+    kind, shared = (nn.BatchNorm2d, SharedNorm2d) if len(shape) == 4 else (nn.BatchNorm1d, SharedNorm)
+    plain, model = kind(3), nn.Sequential(kind(3))
     SharedNorms().apply(model)
-    assert type(model[0]) is SharedNorm
+    assert type(model[0]) is shared
     x = (torch.randn(shape) * 3 - 8).requires_grad_()
     y = x.detach().clone().requires_grad_()
     for _ in range(3):
@@ -140,7 +141,7 @@ def test_a_shared_norm_alone_is_torchs_own(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(model[0].state_dict(), plain.state_dict())
     torch.testing.assert_close(model.eval()(x), plain.eval()(y))
     SharedNorms().revert(model)
-    assert type(model[0]) is nn.BatchNorm1d
+    assert type(model[0]) is kind
     torch.testing.assert_close(model[0].state_dict(), plain.state_dict())
 
 

@@ -17,11 +17,12 @@ from sepstream.control.table import TABLE, Change, Value, find
 from sepstream.disk import Annulus, Certain, Disc, Ellipse, HalfPlane, Region
 from sepstream.errors import ControlError, SepstreamError
 from sepstream.expression import Mix
-from sepstream.selection import Bus, Selection, Strip
+from sepstream.selection import Bus, Selection, Strip, Weight
 
 MIDI: dict[str, Any] = {"bind": [{"cc": 7, "control": "bus/1/gain_db"}]}
 A = Scene(Selection((Bus("vox", Mix(), gain_db=-6.0), Bus("band", Mix())), Strip(), (("r", Disc(0.1, 0.2, 0.5)),)))
 B = Scene(Selection((Bus("vox", Mix(), gain_db=-30.0), Bus("low", Mix())), None, (("r", Annulus(0, 0, 0.1, 0.9)),)), -3.0)
+ASKED = (Weight("drums", "bass", 0.5),)
 SHAPES: tuple[tuple[str, Region], ...] = (
     ("d", Disc(0, 0, 1)),
     ("n", Annulus(0, 0, 0.5, 1)),
@@ -92,7 +93,7 @@ def test_to_set_a_scenes_values_as_they_are_changes_nothing(playing: Playing) ->
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_every_row_of_the_table_can_be_asked_for_or_set(row: Any) -> None:
     """Nothing is in the table that neither the scene nor the player knows, but for what the host does itself."""
-    playing = moved(started(replace(A, selection=replace(A.selection, regions=SHAPES))), ("preset/b", "b"))
+    playing = moved(started(replace(A, selection=replace(A.selection, regions=SHAPES, conditions=ASKED))), ("preset/b", "b"))
     kind = row.name.partition("/")[0]
     names = [name for name in player.names(playing) if name.startswith(f"{kind}/") and name.endswith(row.name.rpartition("}")[2])]
     for name in names if "{" in row.name else [row.name]:

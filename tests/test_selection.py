@@ -689,7 +689,7 @@ def test_presets_are_shipped():
         ("residual = 1\n[buses.a]\nselect='mix'", "preset 'p': residual 1; expected true, false or a table [residual]"),
         (
             "residuals = true",
-            "preset 'p': unknown key 'residuals'; did you mean 'residual'? known: residual, buses, regions, live",
+            "preset 'p': unknown key 'residuals'; did you mean 'residual'? known: residual, buses, regions, conditions, live",
         ),
         ("residual = {gain = 3}", "preset 'p': residual: unknown key 'gain'; did you mean 'gain_db'? known: gain_db, mute"),
         ("residual = {gain_db = 99}", "preset 'p': residual: bus 'residual': gain_db 99; expected"),

@@ -24,7 +24,7 @@ def by_name(row: Control) -> str:
 
 
 def concrete(row: Control) -> str:
-    return row.name.replace("{bus}", "drums").replace("{region}", "1")
+    return row.name.replace("{bus}", "drums").replace("{region}", "1").replace("{target}", "drums").replace("{class}", "bass")
 
 
 def refusal(what: Any, *arguments: Any) -> str:

@@ -26,6 +26,8 @@ from sepstream_training.schedule import Plateau, Rate
 from sepstream_training.train import Separation, load_network, sounds, train, training_facts
 from training_runs import NETWORKS, SHORT, SMALL, Capture, log, one_line, read, run, same_state
 
+UNET = "{bins: 342, widths: [2, 2]}"
+
 torch.set_num_threads(1)
 
 
@@ -233,6 +235,8 @@ EVERYTHING += ["train.weight_decay=0.1"]
 KILLED_AT_STEP_5 = """
 import os, signal, sys
 import torch
+UNET = "{bins: 342, widths: [2, 2]}"
+
 torch.set_num_threads(1)
 from sepstream_training.cli import train_main
 from sepstream_training.train import Separation
@@ -460,6 +464,14 @@ def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) 
         (["follow_hz=[7000, 9000]"], "expected low < high <= 8015.62"),
         (["data.root=/nowhere"], "data folder '/nowhere' does not exist; set data.root"),
         (["classes={speech: [male], music: [violin]}"], "unknown source 'violin'"),
+        (["targets=[male]"], "'targets' is ['male']; expected some of the classes, each once, and classes without parents"),
+        (["classes=[male, bass]", "targets=[male]"], "'targets' is ['male']; expected none, for the masks of 'band_split' are"),
+        (["classes=[male, bass]", "model.tied=true"], "'model.tied' is True; expected false, for the classes have no parents"),
+        (["classes=[male, bass]", "loss.best_permutation=true"], "'loss.mask' is 1; expected 0 with loss.best_permutation"),
+        (["loss={l1: 1, mask: 0, best_permutation: true}"], "'loss.best_permutation' is True; expected false: it takes all of"),
+        (["model.kind=mask_unet", f"model.options={UNET}"], "'loss.mask' is 1; expected 0, for the masks of 'mask_unet' are"),
+        (["train.max_plateaus=-1"], "'train.max_plateaus' is -1; expected 0 or more"),
+        (["train.recurrent_factor=0"], "'train.recurrent_factor' is 0.0; expected more than 0"),
         (["data.synthetic_engine=magic"], "unknown engine 'magic'"),
         (["--resume", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read"),
         (["--resume", __file__], "cannot be read"),

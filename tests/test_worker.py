@@ -264,8 +264,8 @@ class Faulty:
         self.model, self.hops, self.value, self.count = worker.pipeline.separator.step, set(hops), value, 0
         worker.pipeline.separator.step = self  # type: ignore[method-assign]
 
-    def __call__(self, magnitude: np.ndarray, state: Any) -> tuple[Separation, Any]:
-        found, state = self.model(magnitude, state)
+    def __call__(self, *given: Any) -> tuple[Separation, Any]:
+        found, state = self.model(*given)
         if self.count in self.hops:
             found = Separation(np.full_like(found.masks, self.value), found.embedding)
         self.count += 1

@@ -18,10 +18,13 @@ from typing import Any, NamedTuple, cast
 
 from .audiofile import SUFFIXES
 from .contract import Bundle, load_bundle
-from .errors import AudioFileError, SepstreamError
+from .control.scene import Scene, put
+from .control.table import parse_set
+from .errors import AudioFileError, ControlError, SepstreamError
 from .render import Progress, RenderOptions, RenderReport, pipelines, render_file
 from .selection import Selection, Strip, compile, load_preset, read_bus
 
+OF_FILES = ("bus/", "region/", "condition/")  # where the controls begin that files know
 FAREWELL_S = 10.0  # for a child to notice that it shall stop; it looks after each block
 
 
@@ -36,6 +39,7 @@ class RenderConfig:
     residual: bool = False
     buses: tuple[str, ...] = ()
     preset: str | None = None
+    settings: tuple[str, ...] = ()  # control=value
     provider: str = "auto"
     jobs: int = 1
     options: RenderOptions = field(default_factory=RenderOptions)
@@ -66,14 +70,26 @@ def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Gen
 
 
 def choose(config: RenderConfig, bundle: Bundle) -> Selection:
-    """The preset's buses, then the stems, then the single buses; these know the preset's regions, too."""
+    """The preset's buses, then the stems, then the single buses; these know the preset's regions, too. Then the settings."""
     stems = config.stems or (None if config.buses or config.preset else "leaves")
     preset = load_preset(config.preset) if config.preset else None
     buses = preset.buses if preset else ()
     buses += Selection.stems(bundle, stems).buses if stems else ()
     buses += tuple(read_bus(text) for text in config.buses)
     residual = preset.residual if preset and preset.residual else Strip() if config.residual else None
-    return Selection(buses, residual, preset.regions if preset else ())
+    selection = Selection(buses, residual, *((preset.regions, preset.conditions) if preset else ()))
+    return _set(selection, config.settings)
+
+
+def _set(selection: Selection, settings: Sequence[str]) -> Selection:
+    """What controls of buses, regions and conditions make of it. Raises ControlError."""
+    scene = Scene(selection)
+    for text in settings:
+        change = parse_set(text)
+        if not change.name.startswith(OF_FILES):
+            raise ControlError(f"{change.name} is for live sound; expected a control of a file's buses: {', '.join(OF_FILES)}...")
+        scene = put(scene, change)
+    return scene.selection
 
 
 def plan(inputs: Sequence[Path], out: Path) -> list[Task]:

@@ -66,6 +66,14 @@ def _render_parser() -> argparse.ArgumentParser:
     add("--residual", action="store_true", help="one more bus: the mix without all that the others take")
     add("--bus", dest="buses", action="append", default=[], metavar="NAME=EXPR", help="such as beat=drums+0.5*bass; repeatable")
     add("--preset", metavar="FILE|NAME", help="buses from a preset")
+    add(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="CONTROL=VALUE",
+        help="of a bus, a region or a condition, such as bus/drums/gain_db=-6 or condition/drums/bass=0.5; repeatable",
+    )
     add("--format", choices=("wav", "flac", "ogg"), default="wav", help="of the written files (default: wav)")
     add("--bits", choices=("16", "24", "32f"), help="per sample (default: 32f for wav, 24 for flac); ogg takes none")
     add("--provider", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
@@ -110,6 +118,7 @@ def _render_config(flags: argparse.Namespace) -> "RenderConfig":
         residual=flags.residual,
         buses=tuple(flags.buses),
         preset=flags.preset,
+        settings=tuple(flags.settings),
         provider=flags.provider,
         jobs=flags.jobs,
         options=RenderOptions(flags.format, flags.bits, flags.overwrite),

@@ -20,12 +20,17 @@ more ``.onnx`` files, ``card.md`` for people, and ``bundle.json``, which holds t
                  "states": [["h_in", "h_out"]]}],
      "opset": 20, "card_sha256": "2c26...",
      "training": {"steps": 6000}, "scores": {"SI-SDR dB": {"speech": 12.1}}, "parity": {}, "licence": {"weights": "MIT"},
-     "masks": "shares"}
+     "masks": "shares", "signal": "magnitude", "conditioned": false}
 
 ``disk`` is null where a model has no embedding: its graphs then have no such output, and it takes classes only, no regions.
 ``masks`` are "shares", of which each level of the class tree sums to one (a manifest that does not say, means these), or
 "independent": each lies within 0 and 1 on its own, several may claim a bin, or none. What nobody claims, and minus what is
 claimed twice, is in the residual: it is the mix minus all that was selected, whatever the masks.
+
+``signal`` says what a graph hears and gives: "magnitude" (a manifest that does not say, means this), and then it gives masks; or
+"spectra", and then it gives the spectrum of each class, which need not have the phase of the mix: such a model has no disk.
+A ``conditioned`` model is asked for what it shall give: behind the signal its graphs take a condition (classes, classes), a row
+for each target that says how much of each class it is. By default that is the identity; between its rows, classes are blended.
 
 ``read_bundle`` believes none of it: every field, every hash and the inside of every ONNX file are checked (see
 ``onnxfile``), and what it returns can be run. Any other outcome is a BundleError of one line.
@@ -54,11 +59,13 @@ FORMAT = 1
 KINDS = ("step", "window")
 LATER_KINDS = ("offline",)  # named in the design, not run by this version
 SHARES, INDEPENDENT = MASKS = ("shares", "independent")
+MAGNITUDE, SPECTRA = SIGNALS = ("magnitude", "spectra")
 
 MANIFEST, CARD = "bundle.json", "card.md"
 MAX_TEXT_BYTES = 1 << 20  # of bundle.json, and of card.md
 MAX_GRAPH_BYTES = 1 << 28
 MAX_ELEMENTS = 1 << 24  # of one tensor
+MAX_CHANNELS = 64  # of one graph
 MAX_DEPTH = 8  # of training, scores, parity and licence
 RESTORE = "restore the file, or export the bundle again"
 
@@ -214,9 +221,13 @@ class TensorSpec:
 class GraphSpec:
     """One ONNX file that takes ``hops`` frames per call.
 
-    Inputs: magnitude (hops, band bins), then the states. Outputs: masks (hops, classes, band bins),
-    embedding (hops, dim, band bins) if there is a disk, then the states. ``states`` pairs (input name, output name) in order,
-    equal in shape within a pair and between the graphs of a bundle.
+    Inputs: magnitude (hops, band bins), condition (classes, classes) if the model is conditioned, then the states. Outputs:
+    masks (hops, classes, band bins), embedding (hops, dim, band bins) if there is a disk, then the states. ``states`` pairs
+    (input name, output name) in order, equal in shape within a pair and between the graphs of a bundle.
+
+    Where the signal is spectra, these take the places of magnitude and masks: (hops, channels, band bins, 2) in, (hops, classes,
+    channels, band bins, 2) out, real and imaginary parts last, times StftSpec.magnitude_scale. Sound of more channels than the
+    graph's goes through it so many at a time.
     """
 
     file: str
@@ -226,15 +237,20 @@ class GraphSpec:
     outputs: tuple[TensorSpec, ...]
     states: tuple[tuple[str, str], ...]
 
+    @property
+    def states_in(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are states."""
+        return self.inputs[len(self.inputs) - len(self.states) :]
+
 
 @dataclass(frozen=True)
 class Bundle:
     """A model as the engine sees it: bundle.json, checked, and the folder it was read from.
 
     ``kind`` is "step" (one hop in, one hop out, named states) or "window": a call hears frames again that earlier calls
-    heard, its only state, context (frames, band bins), and the network looks both ways in all of them. ``lookahead_hops`` n:
-    the masks of a call belong to the frames n hops ago. ``graphs`` in rising order of hops; of a step bundle, the first
-    takes one.
+    heard, its only state, context (frames, ... as the signal), and the network looks both ways in all of them.
+    ``lookahead_hops`` n: what a call gives belongs to the frames n hops ago. ``graphs`` in rising order of hops; of a step
+    bundle, the first takes one.
     ``training``, ``scores``, ``parity`` and ``licence`` are facts for cards and people; strings and numbers only.
     """
 
@@ -255,6 +271,8 @@ class Bundle:
     licence: Mapping[str, Any]
     folder: Path
     masks: str = SHARES
+    signal: str = MAGNITUDE
+    conditioned: bool = False
 
     @property
     def latency_samples(self) -> int:
@@ -294,6 +312,16 @@ class Bundle:
     def embedding_dim(self) -> int:
         """Components of an embedding u; 0 of a model without a disk."""
         return self.disk.dim if self.disk else 0
+
+    @property
+    def gives_spectra(self) -> bool:
+        """Of each class, in the place of masks."""
+        return self.signal == SPECTRA
+
+    @property
+    def graph_channels(self) -> int:
+        """How many channels of sound go through a graph at a time; masks serve any number."""
+        return self.graphs[0].inputs[0].shape[1] if self.gives_spectra else 0
 
     @property
     def levels(self) -> tuple[slice, ...]:
@@ -411,12 +439,15 @@ def _bundle_from_manifest(tree: Any, folder: Path) -> Bundle:
         raise fault("format", tree.get("format"), str(FORMAT), "use a version of sepstream that reads this format")
     _check_kind(tree.get("kind"))
     hints = {name: hint for name, hint in get_type_hints(Bundle).items() if name != "folder"}
-    values = _values({"format": int, "latency_samples": int, **hints}, {"masks": SHARES, **tree}, "")
+    values = _values({"format": int, "latency_samples": int, **hints}, {**_UNSAID, **tree}, "")
     latency = values.pop("latency_samples")
     bundle = Bundle(**{name: values[name] for name in hints}, folder=folder)
     if latency != bundle.latency_samples:
         raise fault("latency_samples", latency, f"{bundle.latency_samples}, synthesis_samples + lookahead_hops * hop_samples")
     return bundle
+
+
+_UNSAID = {"masks": SHARES, "signal": MAGNITUDE, "conditioned": False}  # what a manifest means that does not say
 
 
 def _check_kind(kind: Any) -> None:
@@ -491,6 +522,12 @@ def _whole(value: Any, where: str) -> int:
     return value
 
 
+def _yes_or_no(value: Any, where: str) -> bool:
+    if not isinstance(value, bool):
+        raise fault(where, value, "true or false")
+    return value
+
+
 def _real(value: Any, where: str) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < 1e300:
         raise fault(where, value, "a finite number")
@@ -504,7 +541,7 @@ def _text(value: Any, where: str) -> str:
     return value
 
 
-_SCALARS = {int: _whole, float: _real, str: _text}
+_SCALARS = {int: _whole, float: _real, str: _text, bool: _yes_or_no}
 
 
 def _join(where: str, key: str) -> str:
@@ -530,6 +567,10 @@ def _check_bundle(bundle: Bundle) -> None:
         raise fault("band.bins", bundle.band.bins, f"{bundle.stft.bins} at most, the bins of the STFT")
     if bundle.masks not in MASKS:
         raise BundleError(f"masks is {bundle.masks!r:.80}; {nearest(bundle.masks, MASKS)}; export the bundle again")
+    if bundle.signal not in SIGNALS:
+        raise BundleError(f"signal is {bundle.signal!r:.80}; {nearest(bundle.signal, SIGNALS)}; export the bundle again")
+    if bundle.gives_spectra and (bundle.disk or bundle.masks != INDEPENDENT):
+        raise fault("signal", bundle.signal, f"no disk and masks {INDEPENDENT!r}, for spectra are neither placed nor shared")
     _check_classes(bundle)
     if bundle.disk and len(bundle.disk.vectors) != len(bundle.classes):
         raise fault("disk.vectors", Words(f"{len(bundle.disk.vectors)} rows"), f"{len(bundle.classes)}, one per class")
@@ -558,38 +599,52 @@ def _check_graphs(bundle: Bundle) -> None:
     files = [spec.file.casefold() for spec in bundle.graphs]
     if len(set(files)) < len(files):
         raise fault("graphs[].file", files, "each file once")
-    shapes = [tensor.shape for tensor in bundle.graphs[0].inputs[1:]]
+    shapes = [tensor.shape for tensor in bundle.graphs[0].states_in]
     for i, spec in enumerate(bundle.graphs):
         with _naming(f"graphs[{i}]", "."):
             _check_graph(spec, bundle)
-            if (mine := [tensor.shape for tensor in spec.inputs[1:]]) != shapes:
+            if (mine := [tensor.shape for tensor in spec.states_in]) != shapes:
                 raise fault("states shapes", mine, f"{shapes} as in graphs[0]")
     if bundle.kind == "window" and not _is_context(shapes, bundle):
-        expected = f"one, ({bundle.lookahead_hops} or more frames, {bundle.band.bins} band bins): the context of a window"
+        expected = f"one, ({bundle.lookahead_hops} or more frames of {_frame(bundle)[1]}): the context of a window"
         raise fault("graphs[0].states shapes", shapes, expected)
 
 
 def _is_context(shapes: Sequence[tuple[int, ...]], bundle: Bundle) -> bool:
     """Frames that are heard again: at least those whose masks are yet to come."""
     shape = shapes[0] if len(shapes) == 1 else ()
-    return len(shape) == 2 and shape[0] >= bundle.lookahead_hops and shape[1] == bundle.band.bins
+    return len(shape) > 1 and shape[0] >= bundle.lookahead_hops and shape[1:] == _frame(bundle)[0]
+
+
+def _frame(bundle: Bundle) -> tuple[tuple[int, ...], str]:
+    """The shape of one frame of the signal, and what its sizes mean."""
+    bins = bundle.band.bins
+    return ((bundle.graph_channels, bins, 2), "channels, band bins, 2") if bundle.gives_spectra else ((bins,), "band bins")
 
 
 def _check_graph(spec: GraphSpec, bundle: Bundle) -> None:
     _match("file", spec.file, r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\.onnx", "a plain file name that ends in .onnx")
     _match("sha256", spec.sha256, r"[0-9a-f]{64}", "64 hex digits")
     found = 2 if bundle.disk else 1  # outputs that are no states
-    states_in, states_out = spec.inputs[1:], spec.outputs[found:]
+    lead = 2 if bundle.conditioned else 1  # inputs that are no states
+    states_in, states_out = spec.inputs[lead:], spec.outputs[found:]
     names = [tensor.name for tensor in (*spec.inputs, *spec.outputs)]
     if len(set(names)) < len(names):
         raise fault("inputs, outputs", names, "each name once")
     pairs = tuple((before.name, after.name) for before, after in zip(states_in, states_out, strict=False))
-    if spec.states != pairs or len(spec.inputs) != 1 + len(pairs) or len(spec.outputs) != found + len(pairs):
-        outputs = "masks and embedding" if bundle.disk else "masks"
-        raise fault("states", spec.states, f"in order, pairs of all inputs but the first and all outputs after {outputs}")
+    if spec.states != pairs or len(spec.inputs) != lead + len(pairs) or len(spec.outputs) != found + len(pairs):
+        inputs = f"the {bundle.signal} and the condition" if bundle.conditioned else f"the {bundle.signal}"
+        outputs = "masks and embedding" if bundle.disk else SPECTRA if bundle.gives_spectra else "masks"
+        raise fault("states", spec.states, f"in order, pairs of all inputs after {inputs} and all outputs after {outputs}")
     bins, classes, dim = bundle.band.bins, len(bundle.classes), bundle.embedding_dim
-    _check_shape("inputs[0]", spec.inputs[0], (spec.hops, bins), "hops, band bins")
-    _check_shape("outputs[0]", spec.outputs[0], (spec.hops, classes, bins), "hops, classes, band bins")
+    if bundle.gives_spectra and (len(shape := spec.inputs[0].shape) != 4 or not 1 <= shape[1] <= MAX_CHANNELS):
+        expected = f"hops, 1 to {MAX_CHANNELS} channels, band bins, 2"
+        raise fault(f"inputs[0].shape of {spec.inputs[0].name!r}", list(shape), expected)
+    frame, meaning = _frame(bundle)
+    _check_shape("inputs[0]", spec.inputs[0], (spec.hops, *frame), f"hops, {meaning}")
+    _check_shape("outputs[0]", spec.outputs[0], (spec.hops, classes, *frame), f"hops, classes, {meaning}")
+    if bundle.conditioned:
+        _check_shape("inputs[1]", spec.inputs[1], (classes, classes), "classes, classes")
     if bundle.disk:
         _check_shape("outputs[1]", spec.outputs[1], (spec.hops, dim, bins), "hops, dim, band bins")
     for i, (before, after) in enumerate(zip(states_in, states_out, strict=True)):

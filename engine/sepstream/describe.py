@@ -47,6 +47,15 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield from _titled("classes", _tree(bundle))
     if bundle.masks == INDEPENDENT:
         yield "masks", "each on its own: they need not sum to one"
+    if bundle.gives_spectra:
+        yield "gives", "spectra of the classes, which need not have the phase of the mix: sums and gains of them, no regions"
+    if bundle.conditioned:
+        yield (
+            "condition",
+            "asked for its classes: condition/TARGET/CLASS blends them, such as --set condition/"
+            + "/".join(bundle.class_names[:2])
+            + "=0.5",
+        )
     yield "disk", f"{bundle.disk.dim} dimensions, curvature {bundle.disk.curvature:g}" if bundle.disk else "none: no regions"
     if bundle.embedding_dim == 2:
         places = _prototypes(bundle, 2).items()
@@ -75,7 +84,7 @@ def _band(bundle: Bundle) -> str:
 
 
 def _window(bundle: Bundle) -> str:
-    hops, context = bundle.graphs[0].hops, bundle.graphs[0].inputs[1].shape[0]
+    hops, context = bundle.graphs[0].hops, bundle.graphs[0].states_in[0].shape[0]
     seconds = (context + hops) * bundle.stft.hop_samples / bundle.sample_rate_hz
     past = context - bundle.lookahead_hops
     return (

@@ -118,6 +118,65 @@ def apply_masks(spectra: C64, masks: F32, follow_low: int, follow_high: int, out
 
 
 @kernel
+def spectra_to_signal(spectra: C64, scale: float, out: F32) -> None:
+    """(hops, channels, bins) -> (hops, channels or more, band bins, 2) times ``scale``; the last channel stands in for others."""
+    hops, channels, _ = spectra.shape
+    factor = np.float32(scale)
+    for h in range(hops):
+        for c in range(out.shape[1]):
+            for f in range(out.shape[2]):
+                z = spectra[h, min(c, channels - 1), f]
+                out[h, c, f, 0] = factor * z.real
+                out[h, c, f, 1] = factor * z.imag
+
+
+@kernel
+def spectra_to_rows(mix: C64, found: F32, scale: float, follow_low: int, follow_high: int, unity: F32, rows: F32) -> None:  # noqa: PLR0917
+    """(hops, channels, bins) mix, (hops, classes, channels or more, band bins, 2) found -> ``unity`` (channels, hops, n) of the
+    mix, ``rows`` (channels, hops, classes, n), n = 2 * band bins + 1: real and imaginary parts in turn, then the gain of the bins
+    above the band. ``found`` is divided by ``scale``.
+
+    That gain is the class's share of the mix over [follow_low, follow_high): Re<mix, class> / |mix|^2, within 0 and 1.
+    """
+    hops, classes, _, band, _ = found.shape
+    back = np.float32(1.0 / scale)
+    for c in range(mix.shape[1]):
+        for h in range(hops):
+            energy = np.float32(1e-30)
+            for f in range(band):
+                z = mix[h, c, f]
+                unity[c, h, 2 * f] = z.real
+                unity[c, h, 2 * f + 1] = z.imag
+                if follow_low <= f < follow_high:
+                    energy += z.real * z.real + z.imag * z.imag
+            unity[c, h, 2 * band] = 1.0
+            for k in range(classes):
+                common = np.float32(0.0)
+                for f in range(band):
+                    re, im = found[h, k, c, f, 0] * back, found[h, k, c, f, 1] * back
+                    rows[c, h, k, 2 * f] = re
+                    rows[c, h, k, 2 * f + 1] = im
+                    if follow_low <= f < follow_high:
+                        common += re * mix[h, c, f].real + im * mix[h, c, f].imag
+                rows[c, h, k, 2 * band] = min(max(common / energy, np.float32(0.0)), np.float32(1.0))
+
+
+@kernel
+def rows_to_spectra(rows: F32, mix: C64, out: C64) -> None:
+    """(channels, hops, buses, 2 * band bins + 1), (hops, channels, bins) mix -> (hops, buses, channels, bins)."""
+    channels, hops, buses, width = rows.shape
+    band, bins = width // 2, mix.shape[2]
+    for h in range(hops):
+        for b in range(buses):
+            for c in range(channels):
+                for f in range(band):
+                    out[h, b, c, f] = complex(rows[c, h, b, 2 * f], rows[c, h, b, 2 * f + 1])
+                gain = rows[c, h, b, 2 * band]
+                for f in range(band, bins):
+                    out[h, b, c, f] = mix[h, c, f] * gain
+
+
+@kernel
 def overlap_add(frames: F32, window: F32, overlap: F32, out: F32) -> None:
     """(hops, lanes, analysis) frames -> (lanes, hops * hop): the last window.size samples of each are windowed and added.
 
@@ -165,9 +224,11 @@ POINT, LINE, FLAT = range(3)  # a row of ``forms`` measures from a point, a geod
 @kernel
 def run_program(  # noqa: PLR0917  # flat: a tuple of arrays costs 2 us more per call
     code: I32, numbers: F64, forms: F64, outlines: F64, limit: float,
-    masks: F32, embedding: F32, before: F32, lifted: F64, distances: F64, stack: F32, out: F32,
+    masks: F32, unity: F32, embedding: F32, before: F32, lifted: F64, distances: F64, stack: F32, out: F32,
 ) -> None:  # fmt: skip
     """(hops, classes, bins) masks, (hops, dim, bins) embedding -> (hops, buses, bins); ``before`` (buses, bins) is hop -1.
+
+    ``unity`` (hops, bins) is all there is: ones, for masks; for rows of spectra, those of the mix.
 
     ``forms`` (rows, 2 + dim + 1): kind, factor, linear form. ``outlines`` (points, 2). ``limit`` clips |u|; 0 is Euclid.
     Room to work in: ``lifted`` (dim + 1, bins), or (0, bins) where nothing needs it, ``distances`` (rows, bins), ``stack``.
@@ -185,9 +246,9 @@ def run_program(  # noqa: PLR0917  # flat: a tuple of arrays costs 2 us more per
                 if op == CLASS:
                     stack[top] = masks[h, a]
                 else:
-                    _region(op, a, b, n, lifted, distances, outlines, stack[top])
+                    _region(op, a, b, n, unity[h], lifted, distances, outlines, stack[top])
             elif op < BOTH:
-                _scale(op == NOT, n[0], stack[top])
+                _scale(op == NOT, n[0], unity[h], stack[top])
             elif op < BUS:
                 top -= 1
                 _combine(op, stack[top], stack[top + 1])
@@ -195,7 +256,7 @@ def run_program(  # noqa: PLR0917  # flat: a tuple of arrays costs 2 us more per
                 _follow(stack[top], n[0], last[a], out[h, a])
                 top -= 1
             else:
-                _rest(out[h, :a], out[h, a])
+                _rest(unity[h], out[h, :a], out[h, a])
 
 
 @kernel
@@ -231,10 +292,10 @@ def _measure(lifted: F64, forms: F64, distances: F64) -> None:
 
 
 @kernel
-def _region(op: int, a: int, b: int, n: F64, lifted: F64, distances: F64, outlines: F64, out: F32) -> None:  # noqa: PLR0917
+def _region(op: int, a: int, b: int, n: F64, unity: F32, lifted: F64, distances: F64, outlines: F64, out: F32) -> None:  # noqa: PLR0917
     """The mask (bins,) of one region; ``n`` holds its numbers, its soft edge among them."""
     if op == MIX:
-        out[:] = 1.0
+        out[:] = unity
     elif op == BAND:
         for f in range(out.size):
             out[f] = _step(min(distances[a, f] - n[0], n[1] - distances[a, f]), n[2])
@@ -323,10 +384,10 @@ def _chord(x: float, y: float, x0: float, y0: float, dx: float, dy: float) -> fl
 
 
 @kernel
-def _scale(invert: bool, gain: float, x: F32) -> None:
-    factor, start = np.float32(-1.0 if invert else gain), np.float32(1.0 if invert else 0.0)
+def _scale(invert: bool, gain: float, unity: F32, x: F32) -> None:
+    factor = np.float32(gain)
     for f in range(x.size):
-        x[f] = start + factor * x[f]
+        x[f] = unity[f] - x[f] if invert else factor * x[f]
 
 
 @kernel
@@ -354,8 +415,8 @@ def _follow(mask: F32, keep: float, last: F32, out: F32) -> None:
 
 
 @kernel
-def _rest(others: F32, out: F32) -> None:
-    out[:] = 1.0
+def _rest(unity: F32, others: F32, out: F32) -> None:
+    out[:] = unity
     for b in range(others.shape[0]):
         for f in range(out.size):
             out[f] -= others[b, f]

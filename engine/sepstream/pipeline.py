@@ -31,6 +31,7 @@ class State(NamedTuple):
     delayed: C64  # (lookahead, channels, bins): spectra that wait for their masks
     model: ModelState
     smoothing: F32  # (buses, band bins): masks of the last frame
+    condition: F32  # (classes, classes): what a conditioned model is being asked for, on its way; (0, 0) of any other
     synthesis: SynthesisState
     gains: F32  # (buses,): where the faders are on their way
     pending: F32  # (channels, < block): input that does not fill a block yet
@@ -41,7 +42,8 @@ class Pipeline:
     """(channels, n) samples -> (buses, channels, n) samples, ``latency_samples`` later, for any n.
 
     ``hops`` frames go to the model per call: 1 is for live use, the bundle's largest graph for files.
-    The network sees the root mean square over channels; its masks act on every channel alike.
+    A network of masks sees the root mean square over channels, and its masks act on every channel alike; one of spectra sees
+    the channels. Where there are fewer than its graph takes, the last one stands in for the others.
     """
 
     def __init__(
@@ -49,13 +51,13 @@ class Pipeline:
     ) -> None:
         self.bundle, self.channels, self.hops = bundle, channels, hops or 1
         self.stft = Stft(bundle.stft)
-        self.separator = Separator(bundle, self.hops, provider)
+        self.separator = Separator(bundle, self.hops, provider, channels)
         self.provider = self.separator.provider
         self.faults = 0  # blocks that held samples which are no sound
         self._scale = bundle.stft.magnitude_scale
         self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
         self._block = np.zeros((channels, self.block_samples), np.float32)
-        self._magnitude = np.zeros((self.hops, bundle.band.bins), np.float32)
+        self._signal = self.separator.silence()
         self._run(compile(selection, bundle))
         self._state = self.initial_state()
         self._warm_up()
@@ -83,7 +85,11 @@ class Pipeline:
     def _run(self, program: Program) -> None:
         self.program, self._targets = program, program.gains()
         self.buses: tuple[str, ...] = program.buses
-        self._masks = np.zeros((self.hops, len(self.buses), self.bundle.band.bins), np.float32)
+        lanes = (self.channels, self.hops) if self.bundle.gives_spectra else (self.hops,)
+        self._masks = np.zeros((*lanes, len(self.buses), program.width), np.float32)
+        if self.bundle.gives_spectra:  # each channel has rows of its own
+            self._rows = np.zeros((*lanes, len(self.bundle.classes), program.width), np.float32)
+            self._unity = np.zeros((*lanes, program.width), np.float32)
         self._chosen = np.zeros((self.hops, len(self.buses), self.channels, self.bundle.stft.bins), np.complex64)
 
     def initial_state(self) -> State:
@@ -93,6 +99,7 @@ class Pipeline:
             delayed=np.zeros((self.bundle.lookahead_hops, channels, spec.bins), np.complex64),
             model=self.separator.initial_state(),
             smoothing=self.program.initial_state(),
+            condition=self.program.condition,
             synthesis=self.stft.synthesis_state(buses * channels),
             gains=self._targets,
             pending=np.zeros((channels, 0), np.float32),
@@ -120,7 +127,7 @@ class Pipeline:
         owed = owed * self._state.gains[:, None, None]
         self._run(program)
         fresh = self.initial_state()
-        kept = {name: getattr(self._state, name) for name in ("analysis", "delayed", "model", "pending")}
+        kept = {name: getattr(self._state, name) for name in ("analysis", "delayed", "model", "condition", "pending")}
         self._state = fresh._replace(ready=fresh.ready[:, :, self._state.pending.shape[1] :], **kept)
         return owed
 
@@ -145,24 +152,44 @@ class Pipeline:
         """(channels, block_samples) -> (buses, channels, block_samples), synthesis - hop (and look-ahead) samples later."""
         now = self._state
         spectra, analysis = self.stft.analyze(self._sound(block), now.analysis)
-        found, model = self._separate(spectra, now.model)
-        chosen, delayed, smoothing = self._choose(spectra, found, now)
+        condition = self._ask(now.condition)
+        found, model = self._separate(spectra, now.model, condition)
+        spectra, delayed = _delay(spectra, now.delayed)
+        chosen, smoothing = (self._mix if self.bundle.gives_spectra else self._mask)(spectra, found, now.smoothing)
         lanes, synthesis = self.stft.synthesize(chosen, now.synthesis)
         audio, gains = self._fade(lanes, now.gains)
-        self._state = State(analysis, delayed, model, smoothing, synthesis, gains, now.pending, now.ready)
+        self._state = State(analysis, delayed, model, smoothing, condition, synthesis, gains, now.pending, now.ready)
         return audio
 
-    def _separate(self, spectra: C64, state: ModelState) -> tuple[Separation, ModelState]:
-        kernels.magnitude(spectra, self._scale, self._magnitude)
-        return self.separator.step(self._magnitude, state)
+    def _ask(self, condition: F32) -> F32:
+        """A block's step towards what the program asks for: a blend moves as a fader does, whatever moved it."""
+        reach = np.float32(self._slope * self.block_samples)
+        moved: F32 = condition + np.clip(self.program.condition - condition, -reach, reach) if condition.size else condition
+        return moved
 
-    def _choose(self, spectra: C64, found: Separation, now: State) -> tuple[C64, C64, F32]:
-        """-> (hops, buses * channels, bins) spectra of the buses, the look-ahead's delay line, the masks to smooth from."""
-        smoothing = self.program.masks(found.masks, found.embedding, self._masks, now.smoothing)
-        spectra, delayed = _delay(spectra, now.delayed)
+    def _separate(self, spectra: C64, state: ModelState, condition: F32) -> tuple[Separation, ModelState]:
+        if self.bundle.gives_spectra:
+            kernels.spectra_to_signal(spectra, self._scale, self._signal)
+        else:
+            kernels.magnitude(spectra, self._scale, self._signal)
+        return self.separator.step(self._signal, state, condition)
+
+    def _mask(self, spectra: C64, found: Separation, smoothing: F32) -> tuple[C64, F32]:
+        """-> (hops, buses * channels, bins) spectra of the buses, and the masks to smooth from."""
+        smoothing = self.program.masks(found.masks, found.embedding, self._masks, smoothing)
         band = self.bundle.band
         kernels.apply_masks(spectra, self._masks, band.follow_low, band.follow_high, self._chosen)
-        return self._chosen.reshape(self.hops, -1, self.bundle.stft.bins), delayed, smoothing
+        return self._chosen.reshape(self.hops, -1, self.bundle.stft.bins), smoothing
+
+    def _mix(self, spectra: C64, found: Separation, smoothing: F32) -> tuple[C64, F32]:
+        """The same of a model that gives spectra: each channel's rows through the program; there is nothing to smooth."""
+        band = self.bundle.band
+        low, high = band.follow_low, band.follow_high
+        kernels.spectra_to_rows(spectra, found.masks, self._scale, low, high, self._unity, self._rows)
+        for rows, unity, out in zip(self._rows, self._unity, self._masks, strict=True):
+            self.program.masks(rows, found.embedding, out, smoothing, unity)
+        kernels.rows_to_spectra(self._masks, spectra, self._chosen)
+        return self._chosen.reshape(self.hops, -1, self.bundle.stft.bins), smoothing
 
     def _fade(self, lanes: F32, gains: F32) -> tuple[F32, F32]:
         """(buses * channels, samples) -> (buses, channels, samples) behind the faders, and where these are now."""

@@ -7,7 +7,7 @@ time: it holds its kernel's room to work in.
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -25,8 +25,8 @@ I64 = NDArray[np.int64]
 
 NUMBERS = 7  # of each instruction
 MAX_ROWS = 1 << 20  # of each array
-_HEADER = struct.Struct("<4s4I")  # magic, instructions, forms, their columns, points of outlines
-_MAGIC = b"sep1"
+_HEADER = struct.Struct("<4s5I")  # magic, instructions, forms, their columns, points of outlines, rows of conditions
+_MAGIC = b"sep2"
 _TAKES = np.array([0] * kernels.NOT + [1, 1] + [2] * 4 + [1, 0])  # masks that an instruction finds on the stack,
 _GIVES = np.array([1] * kernels.BUS + [0, 0])  # and those that it leaves there instead
 
@@ -36,6 +36,7 @@ class Code:
     """Instructions in the order they run, operands before operators.
 
     ``steps`` (n, 3): operation, a, b. ``numbers`` (n, 7). ``forms`` (rows, 2 + dim + 1), ``outlines`` (points, 2).
+    ``conditions`` (classes, classes): what a conditioned model is asked for; (0, 0) of any other.
     Raises ControlError for what would lead the kernel out of its arrays.
     """
 
@@ -43,6 +44,7 @@ class Code:
     numbers: F64
     forms: F64
     outlines: F64
+    conditions: F64 = field(default_factory=lambda: np.zeros((0, 0)))
 
     def __post_init__(self) -> None:
         for fault in self._faults():
@@ -65,23 +67,24 @@ class Code:
 
     def pack(self) -> bytes:
         """The same as bytes, for ``unpack`` on this machine."""
-        header = _HEADER.pack(_MAGIC, len(self.steps), *self.forms.shape, len(self.outlines))
-        return b"".join([header, *(array.tobytes() for array in (self.numbers, self.forms, self.outlines, self.steps))])
+        header = _HEADER.pack(_MAGIC, len(self.steps), *self.forms.shape, len(self.outlines), len(self.conditions))
+        arrays = (self.numbers, self.forms, self.outlines, self.conditions, self.steps)
+        return b"".join([header, *(array.tobytes() for array in arrays)])
 
     @classmethod
     def unpack(cls, data: bytes) -> "Code":
         """Raises ControlError for bytes that ``pack`` did not give."""
         head = data[: _HEADER.size].ljust(_HEADER.size, b"\0")
-        magic, steps, rows, width, points = _HEADER.unpack(head)
-        if magic != _MAGIC or max(steps, rows, width, points) > MAX_ROWS:
+        magic, steps, rows, width, points, targets = _HEADER.unpack(head)
+        if magic != _MAGIC or max(steps, rows, width, points, targets) > MAX_ROWS:
             raise ControlError(f"compiled program: it begins with {head.hex()}; expected the bytes that Code.pack gave")
-        shapes = (steps, NUMBERS), (rows, width), (points, 2)
+        shapes = (steps, NUMBERS), (rows, width), (points, 2), (targets, targets)
         starts = np.cumsum([_HEADER.size, *(8 * height * wide for height, wide in shapes)]).tolist()
         if len(data) != starts[-1] + 12 * steps:
             raise ControlError(f"compiled program of {len(data)} bytes; its head promises {starts[-1] + 12 * steps}")
         parts = [np.frombuffer(data, np.float64, a * b, at).reshape(a, b) for at, (a, b) in zip(starts, shapes, strict=False)]
-        numbers, forms, outlines = (part.copy() for part in parts)  # aligned, and writable: kernels know no other kind
-        return cls(np.frombuffer(data, np.int32, 3 * steps, starts[-1]).reshape(steps, 3).copy(), numbers, forms, outlines)
+        numbers, *others = (part.copy() for part in parts)  # aligned, and writable: kernels know no other kind
+        return cls(np.frombuffer(data, np.int32, 3 * steps, starts[-1]).reshape(steps, 3).copy(), numbers, *others)
 
     def _heights(self) -> I64:
         """Of the stack after each instruction."""
@@ -100,6 +103,8 @@ class Code:
             yield "buses out of order"
         if np.isnan(self.numbers).any() or not (np.isfinite(self.forms).all() and np.isfinite(self.outlines).all()):
             yield "numbers that are none"
+        if not ((self.conditions >= 0) & (self.conditions <= 1)).all():
+            yield "conditions beyond 0 and 1"
         if not np.isin(self.forms[:, :1], (kernels.POINT, kernels.LINE, kernels.FLAT)).all():
             yield "unknown forms"
         cell, lasso = op == kernels.CELL, op == kernels.LASSO
@@ -125,10 +130,13 @@ class Program:
         self._gains = np.ones(len(buses), np.float32) if gains is None else gains
         width, bins = bundle.embedding_dim + 1, bundle.band.bins
         self._check(width)
+        self.condition = self.code.conditions.astype(np.float32)
+        self.width = 2 * bins + 1 if bundle.gives_spectra else bins  # numbers of one row
+        self._ones = np.zeros((0, bins), np.float32)
         self._limit = MAX_RADIUS if bundle.disk and bundle.disk.curvature else 0.0
         self._lifted = np.zeros((width if code.lifts else 0, bins))
         self._distances = np.zeros((len(code.forms), bins))
-        self._stack = np.zeros((code.depth, bins), np.float32)
+        self._stack = np.zeros((code.depth, self.width), np.float32)
 
     def _check(self, width: int) -> None:
         op, a, _ = self.code.steps.T
@@ -137,26 +145,31 @@ class Program:
         measured = self.code.lifts and not self.bundle.disk
         if not known or measured or self.code.forms.shape[1] != 2 + width or (drawn.any() and width != 3):
             raise ControlError(f"compiled program: it is for another model than '{self.bundle.name}'; send the scene again")
+        if len(self.code.conditions) != len(self.bundle.classes) * self.bundle.conditioned:
+            raise ControlError(f"compiled program: its condition is not one of '{self.bundle.name}'; send the scene again")
         if self.code.buses != len(self.buses):
             raise ControlError(f"compiled program: {self.code.buses} buses; expected {len(self.buses)}; send the scene again")
 
     def initial_state(self) -> F32:
         """(buses, bins): the last masks; NaN where there are none yet, so that the first are taken as they come."""
-        return np.full((len(self.buses), self.bundle.band.bins), np.nan, np.float32)
+        return np.full((len(self.buses), self.width), np.nan, np.float32)
 
-    def masks(self, masks: F32, embedding: F32, out: F32, state: F32) -> F32:
-        """(hops, classes, bins), (hops, dim, bins) -> fills ``out`` (hops, buses, bins); returns the new state.
+    def masks(self, masks: F32, embedding: F32, out: F32, state: F32, unity: F32 | None = None) -> F32:
+        """(hops, classes, bins), (hops, dim, bins) -> fills ``out`` (hops, buses, bins); returns the new state. Of a model of
+        spectra, these are the rows of one channel, and ``unity`` (hops, width) is that of the mix (kernels.spectra_to_rows).
 
         The masks are those before the faders. The residual is 1 - the sum of the others after smoothing, so that all
         buses together are the mix at any moment.
         """
         hops, bins, code = len(out), self.bundle.band.bins, self.code
-        assert masks.shape == (hops, len(self.bundle.classes), bins), masks.shape
+        if unity is None:
+            unity = self._ones = self._ones if len(self._ones) == hops else np.ones((hops, bins), np.float32)
+        assert masks.shape == (hops, len(self.bundle.classes), self.width) and unity.shape == (hops, self.width), masks.shape
         assert embedding.shape == (hops, self.bundle.embedding_dim, bins), embedding.shape
-        assert out.shape == (hops, len(self.buses), bins) and out.shape[1:] == state.shape, (out.shape, state.shape)
+        assert out.shape == (hops, len(self.buses), self.width) and out.shape[1:] == state.shape, (out.shape, state.shape)
         kernels.run_program(
             code.steps, code.numbers, code.forms, code.outlines, self._limit,
-            masks, embedding, state, self._lifted, self._distances, self._stack, out,
+            masks, unity, embedding, state, self._lifted, self._distances, self._stack, out,
         )  # fmt: skip
         return out[-1].copy() if hops else state
 

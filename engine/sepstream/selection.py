@@ -8,6 +8,9 @@ What a bus takes is said in the language of expression.py. A preset is a TOML fi
     gain_db = 3.0
     [regions.1]                # for region(1), by the name and the parameters of its shape
     disc = {x = 0.5, y = 0.2, r = 0.8, soft = 0.1}
+    [conditions.drums]         # what a conditioned model is asked for as its target drums, 0 to 1 of each class;
+    drums = 0.7                # classes that are not named here: 1 of its own, nothing of the others
+    bass = 0.3
 
 and may hold the tables [live] and [midi], which control/presets.py reads. Values are frozen; any thread may make and
 compile them.
@@ -19,7 +22,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +52,7 @@ from .paths import data_dir, user_presets
 from .program import NUMBERS, Code, Program
 
 F32 = NDArray[np.float32]
+F64 = NDArray[np.float64]
 
 RESIDUAL = "residual"  # the bus of everything that the others leave
 BUS_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
@@ -60,6 +64,7 @@ MAX_PRESET_BYTES = 1 << 20
 OFF_DB = -90.0  # a fader that stands here, or lower, is off
 OPERATORS = {"&": kernels.BOTH, "|": kernels.EITHER, "-": kernels.WITHOUT, "+": kernels.SUM}
 LIMITS = {"gain_db": GAIN_DB, "pan": (-1.0, 1.0), "wet": (0.0, 1.0), "smooth_ms": (0.0, 2000.0)}
+WEIGHTS = (0.0, 1.0)  # of a class in a condition
 LIVE_TABLES = ("live", "midi")  # of a preset; files have no use for them
 
 
@@ -130,14 +135,24 @@ def check_outputs(outputs: Any) -> None:
         raise ExpressionError(f"outputs {quoted(shown)}; expected {wanted}")
 
 
+class Weight(NamedTuple):
+    """How much of a class a conditioned model is asked for as its ``target``; by default 1 of the target's own class, 0 of
+    others. So the classes that expressions name are what they were asked to be, and blend in every bus that takes them."""
+
+    target: str
+    name: str
+    value: float
+
+
 @dataclass(frozen=True)
 class Selection:
     """The buses in order; ``residual`` is the strip of one more, the mix without all that the others take; the regions
-    that expressions know as region(NAME)."""
+    that expressions know as region(NAME); what a conditioned model is asked for, where it is not each class alone."""
 
     buses: tuple[Bus, ...]
     residual: Strip | None = None
     regions: tuple[tuple[str, Region], ...] = ()
+    conditions: tuple[Weight, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= MAX_BUSES:
@@ -146,6 +161,9 @@ class Selection:
             raise ExpressionError(f"{len(self.regions)} regions; expected {MAX_REGIONS} at most")
         for name, _ in self.regions:
             _check_name("region", name, REGION_NAME)
+        for weight in self.conditions:
+            _check_weight(weight)
+        _check_apart("conditions", [f"{weight.target}/{weight.name}" for weight in self.conditions])
         _check_apart("buses", [bus.name for bus in self.buses])
         _check_apart("regions", [name for name, _ in self.regions])
 
@@ -178,6 +196,17 @@ class Selection:
 def _check_name(what: str, name: Any, pattern: re.Pattern[str]) -> None:
     if not (isinstance(name, str) and pattern.fullmatch(name)):
         raise ExpressionError(f"{what} name {quoted(name)}; expected 1 to 64 letters, digits, _ and -")
+
+
+def _check_weight(weight: Weight) -> None:
+    low, high = WEIGHTS
+    for name in weight[:2]:
+        _check_name("class", name, BUS_NAME)
+    value = weight.value
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise ExpressionError(
+            f"condition {weight.target}/{weight.name} {quoted(value)}; expected a number from {low:g} to {high:g}"
+        )
 
 
 def _check_apart(what: str, names: Iterable[str]) -> None:
@@ -246,10 +275,31 @@ def compile(selection: Selection, bundle: Bundle) -> Program:
     for index, bus in enumerate(selection.buses):
         with located(f"bus '{bus.name}'"):
             writer.expression(bus.expression)
+            writer.check_smooth(bus)
         writer.put(kernels.BUS, index, numbers=(math.exp(-hop_ms / bus.smooth_ms) if bus.smooth_ms else 0.0,))
     if selection.residual:
         writer.put(kernels.RESIDUAL, len(selection.buses))
-    return Program(bundle, selection.names, writer.code(), selection.gains())
+    return Program(bundle, selection.names, writer.code(_conditions(selection, bundle)), selection.gains())
+
+
+def _conditions(selection: Selection, bundle: Bundle) -> F64:
+    """(classes, classes): a row for each target; (0, 0) where the model is not asked for anything."""
+    names = bundle.class_names
+    if selection.conditions and not bundle.conditioned:
+        target, name, _ = selection.conditions[0]
+        raise ExpressionError(
+            f"condition {target}/{name}: model '{bundle.name}' is not asked for classes, it finds all of them; leave conditions "
+            "out, or use a conditioned model"
+        )
+    matrix = np.eye(len(names) if bundle.conditioned else 0)
+    for weight in selection.conditions:
+        for name in weight[:2]:
+            if name not in names:
+                raise ExpressionError(
+                    f"condition {weight.target}/{weight.name}: unknown class {quoted(name)}; {nearest(name, names)}"
+                )
+        matrix[names.index(weight.target), names.index(weight.name)] = weight.value
+    return matrix
 
 
 class _Writer:
@@ -268,12 +318,13 @@ class _Writer:
         self.steps.append((op, a, b))
         self.numbers.append(numbers + (0.0,) * (NUMBERS - len(numbers)))
 
-    def code(self) -> Code:
+    def code(self, conditions: F64) -> Code:
         return Code(
             steps=np.array(self.steps, np.int32),
             numbers=np.array(self.numbers, np.float64),
             forms=np.array(self.forms, np.float64).reshape(-1, 2 + self.width),
             outlines=np.array(self.outlines, np.float64).reshape(-1, 2),
+            conditions=conditions,
         )
 
     def expression(self, expression: Expression) -> None:
@@ -294,10 +345,28 @@ class _Writer:
             case Gain(of=of):
                 self.expression(of)
                 self.put(kernels.GAIN, numbers=(expression.factor,))
+            case Pair("-", Mix(), right):  # what it says, for masks as well, and spectra have no other
+                self.expression(Not(right))
             case Pair(operator, left, right):
+                self._check_masks(operator)
                 self.expression(left)
                 self.expression(right)
                 self.put(OPERATORS[operator])
+
+    def _check_masks(self, operator: str) -> None:
+        """Spectra can be added, not multiplied."""
+        if self.bundle.gives_spectra and operator != "+":
+            raise ExpressionError(
+                f"'{operator}' needs masks, model '{self.bundle.name}' gives spectra; expected sums and gains of "
+                f"{', '.join(self.names)} and mix, 'mix - ...' or '~...', or a model of masks"
+            )
+
+    def check_smooth(self, bus: Bus) -> None:
+        if self.bundle.gives_spectra and bus.smooth_ms:
+            raise ExpressionError(
+                f"smooth_ms {bus.smooth_ms:g} smooths masks, model '{self.bundle.name}' gives spectra; "
+                "expected 0, or a model of masks"
+            )
 
     def _class(self, name: str, column: int) -> int:
         if name not in self.names:
@@ -372,13 +441,20 @@ def _class_form(disk: DiskSpec, index: int, factor: float) -> tuple[float, ...]:
 
 def read_selection(table: Mapping[str, Any]) -> Selection:
     """The buses and regions of a preset's tables. Raises ExpressionError, unknown keys included."""
-    _check_keys(table, (RESIDUAL, "buses", "regions", *LIVE_TABLES), "key")
-    buses, regions = _tables(table, "buses"), _tables(table, "regions")
+    _check_keys(table, (RESIDUAL, "buses", "regions", "conditions", *LIVE_TABLES), "key")
+    buses, regions, conditions = _tables(table, "buses"), _tables(table, "regions"), _tables(table, "conditions")
     return Selection(
         tuple(_bus(name, entry) for name, entry in buses.items()),
         _residual(table.get(RESIDUAL, False)),
         tuple((name, _region(name, entry)) for name, entry in regions.items()),
+        tuple(Weight(target, name, value) for target, row in conditions.items() for name, value in _weights(target, row).items()),
     )
+
+
+def _weights(target: str, row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise ExpressionError(f"conditions.{target} {quoted(row)}; expected a table of classes and numbers, such as bass = 0.3")
+    return row
 
 
 def _tables(table: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -1,7 +1,9 @@
-"""The network on ONNX Runtime: magnitudes and state in, masks, embedding and state out. The only door to onnxruntime.
+"""The network on ONNX Runtime: signal, condition and state in, masks or spectra, embedding and state out. The only door to
+onnxruntime.
 
-One session, bound once: two sets of state buffers take turns as input and output, so a call allocates nothing.
-Called by pipeline.py on the worker thread.
+One session, bound once: two sets of state buffers take turns as input and output, so a call allocates nothing. Masks are found
+for all channels at once; spectra for as many as the graph takes, and sound of more channels goes through it in several lanes,
+each with a memory of its own. Called by pipeline.py on the worker thread.
 """
 
 import contextlib
@@ -26,63 +28,70 @@ class ModelState(NamedTuple):
     """The network's memory after some call. A running state is a view of the separator's buffers and lives until the
     second call after it; ``Separator.keep`` turns it into a value that lasts."""
 
-    arrays: tuple[Any, ...]  # numpy arrays (kept) or bound buffers (running), in the order of the graph's states
+    arrays: tuple[Any, ...]  # numpy arrays (kept) or bound buffers (running), lane by lane in the order of the graph's states
     call: int  # number of the call that wrote it; -1 for a kept state
 
 
 class Separation(NamedTuple):
     """``masks`` (hops, classes, band bins) and ``embedding`` (hops, dim, band bins), dim 0 where the model has no disk; good
-    until the next call."""
+    until the next call. A model of spectra gives these in the place of masks: (hops, classes, channels, band bins, 2)."""
 
     masks: F32
     embedding: F32
 
 
 class Separator:
-    """Runs the graph of ``bundle`` that takes ``hops`` frames per call.
+    """Runs the graph of ``bundle`` that takes ``hops`` frames per call, for sound of ``channels``.
 
     ``provider`` "auto" uses CUDA where a session really gets it. Raises ProviderError when "cuda" was asked for
     and is not there, BundleError when ONNX Runtime refuses the graph.
     """
 
-    def __init__(self, bundle: Bundle, hops: int = 1, provider: str = "auto") -> None:
+    def __init__(self, bundle: Bundle, hops: int = 1, provider: str = "auto", channels: int = 1) -> None:
         self.graph = _graph(bundle, hops)
+        self.lanes = -(-channels // bundle.graph_channels) if bundle.gives_spectra else 1
         self.session = _open_session(bundle, self.graph, provider)
         self.provider = "cuda" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
-        self._magnitude = self._buffer(self.graph.inputs[0].shape)
+        given = self.graph.inputs[1 : len(self.graph.inputs) - len(self.graph.states)]
+        self._condition = [self._buffer(spec.shape) for spec in given]  # one, or none
+        self._asked = np.eye(len(bundle.classes), dtype=np.float32)
         self._found = self.graph.outputs[: len(self.graph.outputs) - len(self.graph.states)]
-        self._outputs = [self._buffer(spec.shape) for spec in self._found]
         self._nowhere = np.zeros((hops, 0, bundle.band.bins), np.float32)  # the embedding of a model without a disk
-        self._states = [[self._buffer(spec.shape) for spec in self.graph.inputs[1:]] for _ in range(2)]
-        self._bindings = [self._bind(turn) for turn in range(2)]
-        self._options = [self._run_options(turn) for turn in range(2)]
+        self._lanes = [self._lane(index) for index in range(self.lanes)]
         self._call = 0  # state set call % 2 is the newest
         self._warm_up()
 
     def initial_state(self) -> ModelState:
-        return ModelState(tuple(np.zeros(spec.shape, np.float32) for spec in self.graph.inputs[1:]), -1)
+        return ModelState(tuple(np.zeros(spec.shape, np.float32) for spec in self.graph.states_in * self.lanes), -1)
 
     def keep(self, state: ModelState) -> ModelState:
         """A copy of ``state`` that later calls leave alone."""
         self._check_alive(state)
         return ModelState(tuple(_read(a).copy() for a in state.arrays), -1)
 
-    def step(self, magnitude: F32, state: ModelState) -> tuple[Separation, ModelState]:
-        """(hops, band bins) magnitudes -> what they hold, and the state for the next call."""
+    def step(self, signal: F32, state: ModelState, condition: F32 | None = None) -> tuple[Separation, ModelState]:
+        """(hops, band bins) magnitudes, or (hops, lanes * graph channels, band bins, 2) spectra -> what they hold, and the state
+        for the next call. ``condition`` (classes, classes) is what a conditioned model is asked for; None: for each class."""
         if state.call != self._call:
             self._load(state)
-        turn = self._call % 2
-        self._magnitude.write(magnitude)
-        self.session.run_with_iobinding(self._bindings[turn], self._options[turn])
+        for buffer in self._condition:
+            buffer.write(self._asked if condition is None else condition)
+        for lane, part in zip(self._lanes, [signal] if self.lanes == 1 else np.split(signal, self.lanes, axis=1), strict=True):
+            lane.signal.write(part)
+            self.session.run_with_iobinding(lane.bindings[self._call % 2], lane.options[self._call % 2])
         self._call += 1
-        masks, *embedding = (output.read() for output in self._outputs)
-        found = Separation(masks, *(embedding or [self._nowhere]))
-        return found, ModelState(tuple(self._states[1 - turn]), self._call)
+        masks, *embedding = (output.read() for output in self._lanes[0].outputs)
+        if self.lanes > 1:
+            masks = np.concatenate([lane.outputs[0].read() for lane in self._lanes], axis=2)
+        return Separation(masks, *(embedding or [self._nowhere])), ModelState(self._newest(), self._call)
+
+    def _newest(self) -> tuple[Any, ...]:
+        return tuple(buffer for lane in self._lanes for buffer in lane.states[self._call % 2])
 
     def _load(self, state: ModelState) -> None:
         self._check_alive(state)
         kept = [_read(a) for a in state.arrays]
-        for buffer, array in zip(self._states[self._call % 2], kept, strict=True):
+        for buffer, array in zip(self._newest(), kept, strict=True):
             buffer.write(array)
 
     def _check_alive(self, state: ModelState) -> None:
@@ -91,28 +100,51 @@ class Separator:
     def _buffer(self, shape: tuple[int, ...]) -> "_Buffer":
         return _Buffer(shape, self.provider)
 
-    def _bind(self, turn: int) -> Any:
-        """Inputs from state set ``turn``, outputs into the other; by name, so the graph's own order is free."""
+    def _lane(self, index: int) -> "_Lane":
+        signal = self._buffer(self.graph.inputs[0].shape)
+        outputs = [self._buffer(spec.shape) for spec in self._found]
+        states = [[self._buffer(spec.shape) for spec in self.graph.states_in] for _ in range(2)]
+        bindings = [self._bind(signal, outputs, states[turn], states[1 - turn]) for turn in range(2)]
+        return _Lane(signal, outputs, states, bindings, [self._run_options(2 * index + turn) for turn in range(2)])
+
+    def _bind(self, signal: "_Buffer", outputs: "list[_Buffer]", before: "list[_Buffer]", after: "list[_Buffer]") -> Any:
+        """By name, so the graph's own order is free."""
         binding = self.session.io_binding()
-        before, after = self._states[turn], self._states[1 - turn]
-        binding.bind_ortvalue_input(self.graph.inputs[0].name, self._magnitude.value)
-        for spec, buffer in zip(self._found, self._outputs, strict=True):
+        binding.bind_ortvalue_input(self.graph.inputs[0].name, signal.value)
+        for spec, buffer in zip(self.graph.inputs[1:], self._condition, strict=False):
+            binding.bind_ortvalue_input(spec.name, buffer.value)
+        for spec, buffer in zip(self._found, outputs, strict=True):
             binding.bind_ortvalue_output(spec.name, buffer.value)
         for (name_in, name_out), old, new in zip(self.graph.states, before, after, strict=True):
             binding.bind_ortvalue_input(name_in, old.value)
             binding.bind_ortvalue_output(name_out, new.value)
         return binding
 
-    def _run_options(self, turn: int) -> Any:
+    def _run_options(self, binding: int) -> Any:
         """On CUDA each binding is captured as a CUDA graph of its own (its addresses never change)."""
         options = ort.RunOptions()
         if self.provider == "cuda":
-            options.add_run_config_entry("gpu_graph_id", str(turn + 1))
+            options.add_run_config_entry("gpu_graph_id", str(binding + 1))
         return options
 
     def _warm_up(self) -> None:
         for _ in range(WARM_UP_CALLS):
-            self.step(np.zeros(self.graph.inputs[0].shape, np.float32), self.initial_state())
+            self.step(self.silence(), self.initial_state())
+
+    def silence(self) -> F32:
+        """A signal for ``step``."""
+        hops, *frame = self.graph.inputs[0].shape
+        return np.zeros((hops, frame[0] * self.lanes, *frame[1:]), np.float32)
+
+
+class _Lane(NamedTuple):
+    """What one run of the graph is bound to: its signal, what it finds, and its two sets of states, which take turns."""
+
+    signal: "_Buffer"
+    outputs: "list[_Buffer]"
+    states: "list[list[_Buffer]]"
+    bindings: list[Any]
+    options: list[Any]
 
 
 class _Buffer:

@@ -51,7 +51,7 @@ def _window(bundle: Bundle) -> str:
     """What the windows cost, for a bundle of that kind."""
     if bundle.kind != "window":
         return ""
-    hops, context, future = bundle.graphs[0].hops, bundle.graphs[0].inputs[1].shape[0], bundle.lookahead_hops
+    hops, context, future = bundle.graphs[0].hops, bundle.graphs[0].states_in[0].shape[0], bundle.lookahead_hops
     return (
         f"The network hears the past and the future. It is run in windows of {context + hops} frames, of which it gives {hops}, "
         f"with {context - future} before and {future} after them: {(context + hops) / hops:.2f} times the work of one piece, and "

@@ -173,7 +173,7 @@ def _library(root: Path | str, bundle: Bundle) -> Library:
 
 def _unseen(root: Path | str, bundle: Bundle) -> Wanted:
     """The split for testing, or the one for validation."""
-    names = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
+    names: dict[str, tuple[str, ...]] = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
     names |= {other: (other,) for other in _others(bundle)}
     splits = [Wanted(Path(root), split, names, _families(bundle)) for split in ("test", "valid")]
     return next(filter(has_split, splits), splits[-1])

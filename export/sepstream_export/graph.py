@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from sepstream_training.models.recurrent import Lstm
 from sepstream_training.recipe import WindowSpec
 
 OPSET = 20
+FOUND = ("masks", "embedding")  # outputs that are no states
 
 
 class StepGraph(nn.Module):
@@ -56,7 +58,8 @@ def _if_any(embedding: Tensor) -> tuple[Tensor, ...]:
 def export_window(network: Network, levels: list[slice], window: WindowSpec) -> tuple[bytes, GraphSpec]:
     """Like ``export_graph``, of a network that hears both ways."""
     example = (torch.rand(window.hops, network.bins), torch.zeros(window.context, network.bins))
-    return _export(WindowGraph(network, levels, window.past), example, ["context"], f"window{window.hops}.onnx")
+    graph = WindowGraph(network, levels, window.past)
+    return export_module(graph, example, ["magnitude"], FOUND, ["context"], f"window{window.hops}.onnx")
 
 
 def export_graph(network: StreamingNetwork, levels: list[slice], hops: int) -> tuple[bytes, GraphSpec]:
@@ -64,16 +67,20 @@ def export_graph(network: StreamingNetwork, levels: list[slice], hops: int) -> t
     state = network.initial_state()
     states = state if isinstance(state, tuple) else (state,)
     names = [f"state{i}" for i in range(len(states))] if isinstance(state, tuple) else ["state"]
-    return _export(StepGraph(network, levels), (torch.rand(hops, network.bins), *states), names, f"hops{hops}.onnx")
+    example = (torch.rand(hops, network.bins), *states)
+    return export_module(StepGraph(network, levels), example, ["magnitude"], FOUND, names, f"hops{hops}.onnx")
 
 
-def _export(graph: nn.Module, example: tuple[Tensor, ...], states: list[str], file: str) -> tuple[bytes, GraphSpec]:
-    """``graph`` of (magnitude, states) -> (masks, embedding if any, states), for inputs of the shapes of ``example``."""
+def export_module(  # noqa: PLR0917  # in the order of the graph
+    graph: nn.Module, example: tuple[Tensor, ...], given: Sequence[str], found: Sequence[str], states: Sequence[str], file: str
+) -> tuple[bytes, GraphSpec]:
+    """``graph`` of (given, states) -> (found, of which the last may be missing, states), for inputs of the shapes of ``example``;
+    the first of them holds the hops."""
     graph = graph.eval()
     with torch.no_grad():
         shapes_out = [tuple(value.shape) for value in graph(*example)]
-    found = ["masks", "embedding"][: len(shapes_out) - len(states)]
-    names_in, names_out = ["magnitude", *states], [*found, *(f"{state}_out" for state in states)]
+    found = found[: len(shapes_out) - len(states)]
+    names_in, names_out = [*given, *states], [*found, *(f"{state}_out" for state in states)]
     spec = GraphSpec(
         file=file,
         sha256="",

@@ -10,8 +10,10 @@ import torch
 
 from sepstream.contract import (
     INDEPENDENT,
+    MAGNITUDE,
     MANIFEST,
     SHARES,
+    SPECTRA,
     BandSpec,
     Bundle,
     ClassSpec,
@@ -22,13 +24,14 @@ from sepstream.contract import (
 from sepstream.errors import BundleError
 from sepstream_training import reference, reference_weak
 from sepstream_training.draw import colour
-from sepstream_training.models import Network, StreamingNetwork
+from sepstream_training.models import Conditioned, Network, StreamingLaSaft, StreamingNetwork
 from sepstream_training.recipe import Recipe
 from sepstream_training.train import load_network, training_facts
 
 from . import card
+from .asked import export_asked, measure_asked
 from .graph import OPSET, export_graph, export_window
-from .parity import measure
+from .parity import check, measure
 from .speed import time_per_hop
 
 MANY_HOPS = 48  # per call for files: two to three times faster, and a quarter of a second at 48 kHz
@@ -69,7 +72,8 @@ def export(
         facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
         draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
-        parity = measure(network, levels, trial)
+        asked = isinstance(network, Conditioned)
+        parity = check(measure_asked(network, trial) if asked else measure(network, levels, trial), trial)
         speed = time_per_hop(trial)
         scores = evaluate(trial) if evaluate else {}
     final = replace(draft, parity=parity.as_dict(), scores=scores)
@@ -93,6 +97,8 @@ def _set_temperature(network: Network, temperature: float) -> None:
 
 def _graphs(recipe: Recipe, network: Network, levels: list[slice]) -> list[tuple[bytes, GraphSpec]]:
     """Of a network that streams, for live use and for files; of one that hears both ways, a window."""
+    if isinstance(network, Conditioned):
+        return export_asked(network, recipe.window, MANY_HOPS)
     if isinstance(network, StreamingNetwork):
         return [export_graph(network, levels, hops) for hops in (1, MANY_HOPS)]
     return [export_window(network, levels, recipe.window)]
@@ -100,7 +106,7 @@ def _graphs(recipe: Recipe, network: Network, levels: list[slice]) -> list[tuple
 
 def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
     parent_of = {leaf: parent for parent in recipe.parents for leaf in recipe.classes[parent]}
-    streams = isinstance(network, StreamingNetwork)
+    streams = isinstance(network, StreamingNetwork | StreamingLaSaft)
     bin_hz = recipe.sample_rate_hz / recipe.stft.analysis_samples
     low, high = (min(round(hz / bin_hz), recipe.band_bins) for hz in recipe.follow_hz)
     return Bundle(
@@ -118,6 +124,8 @@ def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[Grap
         training={}, scores={}, parity={}, licence={},
         folder=Path(),
         masks=INDEPENDENT if network.independent else SHARES,
+        signal=SPECTRA if isinstance(network, Conditioned) and network.is_complex else MAGNITUDE,
+        conditioned=isinstance(network, Conditioned),
     )  # fmt: skip
 
 

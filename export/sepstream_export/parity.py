@@ -70,21 +70,26 @@ class Parity:
 
 
 def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity:
-    """Run one test signal through all forms. Raises BundleError where they part."""
-    signal = _signal(bundle)
-    spectra = _spectra(signal, bundle)
+    """Run one test signal through all forms."""
+    signal = test_signal(bundle)
+    spectra = spectra_of(signal, bundle)
     magnitude = (np.abs(spectra[:, : bundle.band.bins]) * bundle.stft.magnitude_scale).astype(np.float32)
     whole, step = _forms(network, list(levels), bundle, magnitude)
     one, many = (_onnx(bundle, magnitude, graph.hops) for graph in (bundle.graphs[0], bundle.graphs[-1]))
     parity = Parity(
-        torch_step=_apart(whole.masks, step.masks),
-        onnx_step=_apart(whole.masks, one.masks),
-        onnx_many=_apart(whole.masks, many.masks),
+        torch_step=apart(whole.masks, step.masks),
+        onnx_step=apart(whole.masks, one.masks),
+        onnx_many=apart(whole.masks, many.masks),
         embedding=max(_relatively_apart(whole.embedding, each.embedding) for each in (step, one, many)) if bundle.disk else None,
-        disk_head=_apart(one.masks, _manifest_masks(one, levels, bundle.disk, network.tied)) if bundle.disk else None,
+        disk_head=apart(one.masks, _manifest_masks(one, levels, bundle.disk, network.tied)) if bundle.disk else None,
         pipeline_snr_db=_pipeline_snr_db(signal, spectra, whole.masks, bundle),
         window_snr_db=_window_snr_db(network, list(levels), bundle, spectra, whole.masks),
     )
+    return parity
+
+
+def check(parity: Parity, bundle: Bundle) -> Parity:
+    """Raises BundleError where the forms part."""
     if not parity.holds:
         raise BundleError(
             f"bundle '{bundle.name}': parity failed, {parity.as_dict()}; expected differences within {MASK_LIMIT} and sound "
@@ -93,7 +98,7 @@ def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity
     return parity
 
 
-def _signal(bundle: Bundle) -> F64:
+def test_signal(bundle: Bundle) -> F64:
     """(samples,) bursts of gliding harmonics and noise over a wide range of levels, with silence between."""
     rng = np.random.default_rng(7)
     call = bundle.graphs[-1].hops
@@ -105,7 +110,7 @@ def _signal(bundle: Bundle) -> F64:
     return np.asarray(0.1 * level * (tones + rng.standard_normal(samples)))
 
 
-def _spectra(signal: F64, bundle: Bundle) -> C128:
+def spectra_of(signal: F64, bundle: Bundle) -> C128:
     """(frames, bins) in float64, the frame of hop n ending with hop n."""
     spec = bundle.stft
     padded = np.concatenate([np.zeros(spec.analysis_samples - spec.hop_samples), signal])
@@ -117,7 +122,7 @@ def _forms(network: Network, levels: list[slice], bundle: Bundle, magnitude: F32
     """What the network itself finds, in torch: in the whole signal, and step by step."""
     if isinstance(network, StreamingNetwork):
         return _steps(network, levels, magnitude, len(magnitude)), _steps(network, levels, magnitude, 1)
-    context, hops = bundle.graphs[0].inputs[1].shape[0], bundle.graphs[0].hops
+    context, hops = bundle.graphs[0].states_in[0].shape[0], bundle.graphs[0].hops
     past = context - bundle.lookahead_hops
     heard = np.concatenate([np.zeros((context, magnitude.shape[1]), np.float32), magnitude])
     windows = [heard[start : start + context + hops] for start in range(0, len(magnitude), hops)]
@@ -172,7 +177,7 @@ def _manifest_masks(found: Found, levels: Sequence[slice], head: DiskSpec, tied:
     return class_masks((tie(logits, tied) if tied else logits)[None], list(levels))[0].numpy()
 
 
-def _apart(one: F32, other: F32) -> float:
+def apart(one: F32, other: F32) -> float:
     return float(np.abs(one[: len(other)] - other).max())
 
 
@@ -184,7 +189,7 @@ def _pipeline_snr_db(signal: F64, spectra: C128, masks: F32, bundle: Bundle) -> 
     """The sound of the Pipeline, one hop at a time, against a float64 overlap-add of the torch masks."""
     pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 1, provider="cpu", hops=bundle.graphs[0].hops)
     heard = pipeline.process(signal[None].astype(np.float32))[:, 0, pipeline.block_samples :]
-    return _snr_db(_overlap_add(spectra, masks, bundle)[:, : heard.shape[1]], heard)
+    return snr_db(_overlap_add(spectra, masks, bundle)[:, : heard.shape[1]], heard)
 
 
 def _window_snr_db(network: Network, levels: list[slice], bundle: Bundle, spectra: C128, masks: F32) -> float | None:
@@ -194,10 +199,10 @@ def _window_snr_db(network: Network, levels: list[slice], bundle: Bundle, spectr
     magnitude = (np.abs(spectra[:, : bundle.band.bins]) * bundle.stft.magnitude_scale).astype(np.float32)
     whole = _whole(network, levels, magnitude).masks
     late = np.concatenate([whole[: bundle.lookahead_hops], whole])[: len(masks)]
-    return _snr_db(_overlap_add(spectra, late, bundle), _overlap_add(spectra, masks, bundle))
+    return snr_db(_overlap_add(spectra, late, bundle), _overlap_add(spectra, masks, bundle))
 
 
-def _snr_db(wanted: F64, heard: NDArray[Any]) -> float:
+def snr_db(wanted: F64, heard: NDArray[Any]) -> float:
     return float(10 * np.log10(np.square(wanted).sum() / np.square(heard - wanted).sum()))
 
 
@@ -207,8 +212,14 @@ def _overlap_add(spectra: C128, masks: F32, bundle: Bundle) -> F64:
     spectra = np.concatenate([np.zeros_like(spectra[:late]), spectra])[: len(masks)]
     above = masks[:, :, band.follow_low : band.follow_high].mean(axis=2, keepdims=True)
     full = np.concatenate([masks, np.broadcast_to(above, (*masks.shape[:2], spec.bins - band.bins))], axis=2)
-    tails = np.fft.irfft(full * spectra[:, None])[:, :, -spec.synthesis_samples :] * spec.windows().synthesis
-    out = np.zeros((masks.shape[1], (len(masks) + 1) * spec.hop_samples + spec.synthesis_samples))
+    return synthesized(full * spectra[:, None], bundle)
+
+
+def synthesized(spectra: C128, bundle: Bundle) -> F64:
+    """(frames, classes, bins) -> (classes, samples), in float64."""
+    spec = bundle.stft
+    tails = np.fft.irfft(spectra)[:, :, -spec.synthesis_samples :] * spec.windows().synthesis
+    out = np.zeros((spectra.shape[1], (len(spectra) + 1) * spec.hop_samples + spec.synthesis_samples))
     for n, tail in enumerate(tails):
         out[:, n * spec.hop_samples : n * spec.hop_samples + spec.synthesis_samples] += tail
     return out

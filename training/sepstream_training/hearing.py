@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .losses import class_masks, classes_of
+from .models import Conditioned
 from .recipe import Recipe
 
 
@@ -43,6 +44,8 @@ class Hearing:
         spectrum = self.spectra(mixture)
         magnitude = spectrum.abs().square().mean(dim=0).sqrt()[:, :bins] * self.scale
         late = self.recipe.lookahead_hops
+        if isinstance(network, Conditioned):
+            return self._asked(network, leaves, spectrum, magnitude)
         logits, embedding = (found[:, late:] for found in network(torch.nn.functional.pad(magnitude, (0, 0, 0, late))[None]))
         masks = class_masks(logits.float(), network.shares(self.recipe.levels))[0]
         heard = self.sound(spectrum * self._full_band(masks).transpose(0, 1)[:, None], mixture.shape[-1])
@@ -51,6 +54,25 @@ class Hearing:
         sources = apart.abs().square().mean(dim=1).sqrt().transpose(0, 1) * self.scale
         dominant = stems.abs().square().sum(dim=1).argmax(dim=0)
         return Heard(mixture, targets, heard, magnitude, masks, sources, embedding[0].float(), dominant)
+
+    def _asked(self, network: Conditioned, leaves: Tensor, spectrum: Tensor, magnitude: Tensor) -> Heard:
+        """The same through a network that is asked for each class; its masks are what they look like, |class| / |mix|."""
+        bins, late = magnitude.shape[-1], self.recipe.lookahead_hops
+        mix = spectrum[..., :bins] * self.scale
+        wishes = network.identity().to(magnitude)
+        answer = network.answer(torch.nn.functional.pad(mix, (0, 0, 0, late))[None], wishes)[0, :, late:]  # (C, T, K, bins)
+        shares = torch.einsum("ctkf,ctf->ctk", answer[..., self.follow], mix[..., self.follow].conj()).real
+        power = mix[..., self.follow].abs().square().sum(dim=-1).clamp_min(1e-30)
+        above = (shares / power[..., None]).clamp(0, 1)[..., None] * spectrum[:, :, None, bins:]
+        whole = torch.cat([answer / self.scale, above], dim=-1).permute(2, 0, 1, 3)
+        heard = self.sound(whole, leaves.shape[-1])
+        loud = answer.abs().square().mean(dim=0).sqrt()
+        masks = (loud / magnitude[:, None].clamp_min(1e-9)).clamp(0, 1)
+        stems = self.spectra(leaves)[..., :bins]
+        targets, apart = (classes_of(each, [], self.recipe.kept, 0) for each in (leaves, stems))
+        sources = apart.abs().square().mean(dim=1).sqrt().transpose(0, 1) * self.scale
+        dominant = stems.abs().square().sum(dim=1).argmax(dim=0)
+        return Heard(leaves.sum(dim=0), targets, heard, magnitude, masks, sources, masks[:, :0], dominant)
 
     def spectra(self, signal: Tensor) -> Tensor:
         """(..., samples) -> (..., T, bins), as many frames as it takes to hear the last sample."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sepstream.contract import StftSpec
 
-from .recipe import LossSpec
+from .recipe import WINDOW_TERMS, LossSpec
 
 TINY = 1e-8
 SILENT = 1e-4  # -40 dB: a class below this share of the mixture's power is asked for silence
@@ -144,6 +144,88 @@ def _best(masks: Tensor, heard: Tensor | None, scene: Scene, spec: LossSpec, wav
     turn_of = (orders - rows) % count  # (K!, K)
     best = turn_of[weighed.detach()[:, rows, turn_of].sum(dim=2).argmin(dim=1)]  # (B, K)
     return {name: torch.stack([turn[name] for turn in turns], 2).gather(2, best[:, :, None])[:, :, 0] for name in turns[0]}
+
+
+def total_of_spectra(
+    answer: Tensor,
+    wanted: Tensor,
+    mix: Tensor,
+    spec: LossSpec,
+    waves: Waves,
+    *,
+    gain: float,
+    phases: bool,
+    window_samples: int = 0,
+) -> dict[str, Tensor]:
+    """As ``total``, for (B, C, T, targets, F) spectra against those that were asked of ``mix`` (B, C, T, F).
+
+    Terms of spectra are of real and imaginary parts, or of magnitudes without ``phases``, times ``gain``, the network's own;
+    those of windows are of ``window_samples``, or of all at once.
+    """
+    terms = {"sdr": spectra_sdr_loss(answer, wanted, mix)}
+    got, ideal = (gain * (torch.view_as_real(each) if phases else _magnitude(each)) for each in (answer, wanted))
+    if spec.spectra_l1:
+        terms["spectra_l1"] = (got - ideal).abs().mean()
+    if spec.spectra_mse:
+        terms["spectra_mse"] = (got - ideal).square().mean()
+    if spec.needs_waveforms:
+        heard, meant = (waves(each.transpose(2, 3)) for each in (answer, wanted))  # (B, C, targets, samples)
+        if spec.waveform:
+            terms["waveform"] = waveform_loss(heard, meant)
+        if spec.waveform_mse:
+            terms["waveform_mse"] = (heard - meant).square().mean()
+        if spec.si_sdr:
+            terms["si_sdr"] = si_sdr_loss(heard, meant)
+        if spec.compares_windows:
+            samples = window_samples or heard.shape[-1]
+            every = window_losses(_pieces(heard, samples), _pieces(meant, samples))
+            terms |= {name: every[name] for name in WINDOW_TERMS if getattr(spec, name)}
+    loss = torch.stack([getattr(spec, name) * term for name, term in terms.items()]).sum()
+    return {"loss": loss, **terms}
+
+
+def spectra_sdr_loss(answer: Tensor, wanted: Tensor, mix: Tensor) -> Tensor:
+    """``sdr_loss`` of spectra: (B, C, T, targets, F) against what was asked of the mixture (B, C, T, F)."""
+    error, own = (_power(each).sum(dim=(1, 2, 4)) for each in (answer - wanted, wanted))  # (B, targets)
+    heard = _power(mix).sum(dim=(1, 2, 3))[:, None]
+    reference = torch.where(own > SILENT * heard, own, heard)
+    return (10 * torch.log10(error / reference.clamp_min(TINY) + FLOOR)).mean()
+
+
+def window_losses(heard: Tensor, wanted: Tensor) -> dict[str, Tensor]:
+    """Of (..., samples) windows, by the projection t = (<heard, wanted> + e) / (|wanted|^2 + e) wanted and r = heard - t:
+    distortion |r|, sdr_like |r|^2 - |t|^2, dsr |r|^2 / |t|^2, ldsr its logarithm, nsdr -|t|^2 / |r|^2, and of the cosine between
+    heard and wanted, ncs -cos, nlcs -log(1 + cos). Means over windows.
+
+    The losses of LaSAFT's training code, with the signs that are to be minimised; a small e keeps silence finite.
+    """
+    inner, own = (heard * wanted).sum(dim=-1), wanted.square().sum(dim=-1)
+    target = ((inner + TINY) / (own + TINY))[..., None] * wanted
+    rest = (heard - target).square().sum(dim=-1)
+    signal = target.square().sum(dim=-1)
+    cosine = inner / ((heard.square().sum(dim=-1) + TINY) * (own + TINY)).sqrt()
+    ratio = (rest + TINY) / (signal + TINY)
+    losses = {
+        "distortion": (rest + TINY).sqrt(),
+        "sdr_like": rest - signal,
+        "dsr": ratio,
+        "ldsr": ratio.log(),
+        "nsdr": -1 / ratio,
+        "ncs": -cosine,
+        "nlcs": -(cosine + 1 + TINY).log(),
+    }
+    return {name: value.mean() for name, value in losses.items()}
+
+
+def _pieces(sound: Tensor, samples: int) -> Tensor:
+    """(..., n) -> (..., pieces, samples), the last one filled up with silence."""
+    padded = torch.nn.functional.pad(sound, (0, -sound.shape[-1] % samples))
+    return padded.unflatten(-1, (-1, samples))
+
+
+def _magnitude(spectra: Tensor) -> Tensor:
+    """With a gradient at zero, too."""
+    return (_power(spectra) + TINY**2).sqrt()
 
 
 def class_masks(logits: Tensor, levels: list[slice]) -> Tensor:

@@ -1,7 +1,7 @@
 """One run on several devices: what it runs on, and what its processes share beside their gradients."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.plugins import LayerSync, MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sepstream.errors import DataError
 
@@ -60,7 +61,7 @@ class Sum(torch.autograd.Function):
         return total
 
 
-class SharedNorm(nn.BatchNorm1d):
+class _Shared(_BatchNorm):
     """Batch normalisation over the batches of all processes, which then see what one with the whole batch would see.
 
     nn.SyncBatchNorm is the same for GPUs alone: it refuses the CPU, where this is proven.
@@ -94,21 +95,33 @@ class SharedNorm(nn.BatchNorm1d):
         self.running_var.lerp_(variance.to(self.running_var), self.momentum)
 
 
+class SharedNorm(_Shared, nn.BatchNorm1d):
+    """Of rows of features."""
+
+
+class SharedNorm2d(_Shared, nn.BatchNorm2d):
+    """Of channels of planes."""
+
+
+SHARED: dict[type[_BatchNorm], type[_BatchNorm]] = {nn.BatchNorm1d: SharedNorm, nn.BatchNorm2d: SharedNorm2d}
+
+
 class SharedNorms(LayerSync):
-    """Puts SharedNorm in the place of every BatchNorm1d, with the same parameters and buffers, and takes it away again."""
+    """Puts a shared norm in the place of every one of a single process, with the same parameters and buffers, and takes it away
+    again."""
 
     def apply(self, model: nn.Module) -> nn.Module:
-        return _replace(model, nn.BatchNorm1d, SharedNorm)
+        return _replace(model, SHARED)
 
     def revert(self, model: nn.Module) -> nn.Module:
-        return _replace(model, SharedNorm, nn.BatchNorm1d)
+        return _replace(model, {shared: single for single, shared in SHARED.items()})
 
 
-def _replace(model: nn.Module, old: type[nn.BatchNorm1d], new: type[nn.BatchNorm1d]) -> nn.Module:
+def _replace(model: nn.Module, kinds: Mapping[type[_BatchNorm], type[_BatchNorm]]) -> nn.Module:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
-            if type(child) is old:
-                other = new(child.num_features, child.eps, child.momentum)
+            if isinstance(child, _BatchNorm) and type(child) in kinds:
+                other = kinds[type(child)](child.num_features, child.eps, child.momentum)
                 other.train(child.training)
                 for key in _tensors(child):
                     setattr(other, key, getattr(child, key))

@@ -86,7 +86,10 @@ class ModelSpec:
     tied: bool = False
 
 
-TERMS = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "l1", "l2", "rmse", "ratio", "component", "kl")
+WINDOW_TERMS = ("distortion", "sdr_like", "dsr", "ldsr", "nsdr", "ncs", "nlcs")
+SPECTRA_TERMS = ("spectra_l1", "spectra_mse", "waveform_mse", *WINDOW_TERMS)  # of networks that are asked
+ASKED_TERMS = ("waveform", "si_sdr", "sdr", *SPECTRA_TERMS)  # which know no others
+TERMS = ("mask", "spectrogram", "waveform", "si_sdr", "sdr", "l1", "l2", "rmse", "ratio", "component", "kl", *SPECTRA_TERMS)
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class LossSpec:
     ``magnitude_weights``: the mask term weighs bins by the mixture's magnitude. ``ratio_power`` is that of the ratio term's
     distance, 1 or 2. ``alpha`` and ``beta`` are the shares of the component term that ask for little of the rest, and for the
     shape of what little there is. ``kl`` is a term of the network's own. ``best_permutation``: sources are told apart, but not
-    by name; of all assignments the one with the least loss counts.
+    by name; of all assignments the one with the least loss counts. The terms from ``spectra_l1`` on are for networks that are
+    asked, and ``window_s`` is how long the pieces are that those from ``distortion`` on compare (0: all in one).
 
     With ``tags`` above 0, training hears of each clip only which classes are in it (tags.py), and no other term but ``absent``,
     the mean mask of classes that are not, has a say.
@@ -118,12 +122,24 @@ class LossSpec:
     beta: float = 0.2
     kl: float = 0.0
     best_permutation: bool = False
+    spectra_l1: float = 0.0
+    spectra_mse: float = 0.0
+    waveform_mse: float = 0.0
+    distortion: float = 0.0
+    sdr_like: float = 0.0
+    dsr: float = 0.0
+    ldsr: float = 0.0
+    nsdr: float = 0.0
+    ncs: float = 0.0
+    nlcs: float = 0.0
+    window_s: float = 0.0
     tags: float = 0.0
     absent: float = 0.0
 
     def __post_init__(self) -> None:
         weights = {name: getattr(self, name) for name in (*TERMS, "tags", "absent")}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
+        _expect(self.window_s >= 0, "loss.window_s", self.window_s, "0 or more")
         _expect(self.ratio_power in (1, 2), "loss.ratio_power", self.ratio_power, "1 or 2")
         shares = (self.alpha, self.beta)
         _expect(min(shares) >= 0 and sum(shares) < 1, "loss.alpha, loss.beta", shares, "0 or more, together below 1")
@@ -133,7 +149,27 @@ class LossSpec:
     @property
     def needs_waveforms(self) -> bool:
         """Some term compares waveforms, so that it takes every frame of a signal."""
-        return self.waveform > 0 or self.si_sdr > 0
+        return self.waveform > 0 or self.si_sdr > 0 or self.waveform_mse > 0 or self.compares_windows
+
+    @property
+    def compares_windows(self) -> bool:
+        return any(getattr(self, name) > 0 for name in WINDOW_TERMS)
+
+
+@dataclass(frozen=True)
+class AskedSpec:
+    """What a conditioned network is asked for in training: ``targets`` of each mixture, at random; with these probabilities one
+    or two classes in part (``blended``), ``everything`` or ``nothing``, and otherwise a class."""
+
+    targets: int = 1
+    blended: float = 0.0
+    everything: float = 0.0
+    nothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _expect(self.targets >= 1, "asked.targets", self.targets, "1 or more")
+        shares = {name: getattr(self, name) for name in ("blended", "everything", "nothing")}
+        _expect(min(shares.values()) >= 0 and sum(shares.values()) <= 1, "asked", shares, "probabilities, 1 at most together")
 
 
 @dataclass(frozen=True)
@@ -272,6 +308,7 @@ class Recipe:
     tags: TagSpec = field(default_factory=TagSpec)
     train: TrainSpec = TrainSpec()
     window: WindowSpec = WindowSpec()
+    asked: AskedSpec = AskedSpec()
 
     def __post_init__(self) -> None:
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")

@@ -30,15 +30,16 @@ from .callbacks import (
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .data.tagged import Tagged
 from .hearing import Heard, Hearing
-from .losses import Scene, Waves, make_scene, total
-from .models import Network, StreamingNetwork, build
+from .losses import Scene, Waves, classes_of, make_scene, total, total_of_spectra
+from .models import Conditioned, Network, StreamingLaSaft, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
-from .recipe import Recipe, changed, recipe_to_tree
+from .recipe import ASKED_TERMS, SPECTRA_TERMS, TERMS, Recipe, changed, recipe_to_tree
 from .schedule import RECURRENT, Rate
 from .share import Share
 from .tags import Answer, Tagger, TagScores, labels_of
 from .views import Parameters, Scores, Views
+from .wishes import draw, granted
 
 ALONE = Machines()
 
@@ -80,6 +81,7 @@ class Separation(L.LightningModule):
         self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
+        _check_asked(recipe, self.network)
         self.levels = self.network.shares(recipe.levels)
         if recipe.loss.mask and not self.levels:
             wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
@@ -104,11 +106,33 @@ class Separation(L.LightningModule):
         if self.tagger is not None:
             return self.answer(batch)[0]
         scene = self.spectra(_stems(batch))
+        if isinstance(self.network, Conditioned):
+            return self._answers(self.network, scene)
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
-        own = self.network.own_terms if self.network.training else {}
+        own, self.network.own_terms = self.network.own_terms, {}
         return total(logits, scene, self.levels, self.recipe.loss, self.waves, own=own)
+
+    def _answers(self, network: Conditioned, scene: Scene) -> dict[str, Tensor]:
+        """Of a network that is asked: for something at random while it learns, for every class when it is examined."""
+        batch, leaves = len(scene.leaves), scene.leaves
+        wishes = draw(self.recipe.asked, batch, network.classes) if self.training else network.identity(batch)
+        wishes = wishes.to(scene.magnitude)
+        mix = leaves.sum(dim=3)
+        answer, wanted = network.answer(mix, wishes), granted(classes_of(leaves, [], scene.kept, 3), wishes)
+        if self.late:
+            answer, wanted, mix = answer[:, :, self.late :], wanted[:, :, : -self.late], mix[:, :, : -self.late]
+        return total_of_spectra(
+            answer,
+            wanted,
+            mix,
+            self.recipe.loss,
+            self.waves,
+            gain=network.gain,
+            phases=network.is_complex,
+            window_samples=round(self.recipe.loss.window_s * self.recipe.training_rate_hz),
+        )
 
     def answer(self, batch: Tensor | Tagged) -> tuple[dict[str, Tensor], Answer]:
         """What a network with a tagger says of clips, and the losses of that."""
@@ -227,7 +251,7 @@ def _stems(batch: Tensor | Tagged) -> Tensor:
 def _late(recipe: Recipe, network: Network, stride: int) -> int:
     """The look-ahead in frames of training, ``stride`` hops apart."""
     hops = recipe.lookahead_hops
-    if hops and not isinstance(network, StreamingNetwork):
+    if hops and not isinstance(network, StreamingNetwork | StreamingLaSaft):
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected 0, for the network hears both ways: see window.future")
     own = network.lookahead if isinstance(network, StreamingNetwork) else None
     if own is not None and hops != own:
@@ -235,6 +259,25 @@ def _late(recipe: Recipe, network: Network, stride: int) -> int:
     if hops % stride:
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected a multiple of {stride}, the network's dilation")
     return hops // stride
+
+
+def _check_asked(recipe: Recipe, network: Network) -> None:
+    """A network that is asked, and a recipe for one, go together."""
+    loss = recipe.loss
+    if not isinstance(network, Conditioned):
+        for name in SPECTRA_TERMS:
+            wanted = f"0: '{recipe.model.kind}' is not asked for classes; use another term, such as loss.waveform"
+            if getattr(loss, name):
+                raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
+        return
+    if not recipe.is_flat:
+        raise DataError(
+            f"recipe key 'classes' is a tree; expected a list of names: '{recipe.model.kind}' is asked for blends of them"
+        )
+    for name in (*(term for term in TERMS if term not in ASKED_TERMS), "best_permutation", "tags"):
+        if getattr(loss, name):
+            wanted = f"0, for '{recipe.model.kind}' is asked for classes; use a term of spectra, such as loss.spectra_mse"
+            raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
 
 
 class Sounds(L.LightningDataModule):

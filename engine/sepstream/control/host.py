@@ -7,6 +7,7 @@ It may die at any moment: the sound goes on as it was, the parent starts another
 session's folder. Nothing from outside can stop the loop; what cannot be done is answered, or told once.
 """
 
+import re
 import select
 import time
 from dataclasses import replace
@@ -40,7 +41,7 @@ KEEP_S = 0.2  # the scene on disk may be this old
 ENOUGH_ERRORS = 5  # lines a second for the user
 ENOUGH_LISTINGS = 20  # a second: a small question with a large answer is what one floods somebody else with
 SCENES, NUMBERS = ("scene", "home", "a", "b", "start"), ("morph", "seconds", "learning")  # of Playing, kept for a next process
-TEXTS = ("select",)  # controls whose values a model may not know
+DOUBTFUL = re.compile(r".*/select|condition/.*")  # controls whose values, or names, a model may not know
 
 
 def opening(config: Any) -> Playing:
@@ -267,7 +268,7 @@ class Host:
         for scene in (playing.home, playing.a, playing.b):  # where presets lead
             if scene is not None:
                 self.desk.check(scene)
-        self._accept(playing, check=name.endswith(TEXTS))
+        self._accept(playing, check=bool(DOUBTFUL.fullmatch(name)))
         self.last = f"{source} {_shown(change.value)}"
         if playing.bindings is not before.bindings:
             self._bind()

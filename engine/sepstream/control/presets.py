@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, dataclass, field, fields
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,6 +138,8 @@ def dump(scene: Scene, midi: Mapping[str, Any] | None = None) -> str:
         parts.append(_section("[residual]", strip) if strip else "residual = true\n")
     parts += [_section(f"[buses.{_key(b.name)}]", {"select": str(b.expression)} | _settings(b)) for b in selection.buses]
     parts += [_section(f"[regions.{_key(name)}]", {region.call: _shape(region)}) for name, region in selection.regions]
+    for target, weights in groupby(selection.conditions, key=lambda weight: weight.target):
+        parts.append(_section(f"[conditions.{_key(target)}]", {weight.name: weight.value for weight in weights}))
     if live := _settings(scene):
         parts.append(_section("[live]", live))
     if midi:

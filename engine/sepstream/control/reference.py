@@ -38,15 +38,17 @@ a value asks for it (of actions, `preset/load` and `learn` alone tell what stand
 (`[buses.drums]`, `gain_db = -6.0`).
 
 `{bus}` is the name of a bus, `residual`, or its place counted from 1 (`bus/2/mute`); `{region}` is the name of a region of
-the preset, or its place. Numbers beyond their range are brought to its end. **Knob** is what a fader or a knob travels
-through. Curves: *log* has equal steps of log(1 + value); *fader* is off at the bottom (-90 dB), -60 dB at 1/16 of the way,
--30 at 1/4, -10 at 1/2, 0 dB at 3/4 and +12 dB at the top. **Ramp** is how long a change takes, so that nothing clicks."""
+the preset, or its place; `{target}` and `{class}` are classes of a conditioned model, which is asked for each of them alone
+unless these say otherwise (`condition/drums/bass 0.5`: as drums, half of the bass, too). Numbers beyond their range are
+brought to its end. **Knob** is what a fader or a knob travels through. Curves: *log* has equal steps of log(1 + value);
+*fader* is off at the bottom (-90 dB), -60 dB at 1/16 of the way, -30 at 1/4, -10 at 1/2, 0 dB at 3/4 and +12 dB at the top.
+**Ramp** is how long a change takes, so that nothing clicks."""
 
 _HEAD = "| control | value | default | knob | ramp | what it does |\n|---|---|---|---|---|---|"
 
 
 def _heading(row: Control) -> str:
-    return {"bus": "Buses", "region": "Named regions"}.get(row.name.partition("/")[0]) or (
+    return {"bus": "Buses", "region": "Named regions", "condition": "Conditions"}.get(row.name.partition("/")[0]) or (
         "Outputs" if row in TABLE[:3] else "Presets, MIDI learn, recording"
     )
 

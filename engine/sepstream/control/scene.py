@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ..disk import RIM, Annulus, Certain, Disc, Lasso, Region
 from ..errors import ControlError, ExpressionError, nearest
 from ..expression import parse, quoted
-from ..selection import RESIDUAL, Bus, Selection, Strip
-from .table import TABLE, Change, Control, Value, find
+from ..selection import RESIDUAL, Bus, Selection, Strip, Weight
+from .table import CONDITION, TABLE, Change, Control, Value, find
 
 F32 = NDArray[np.float32]
 S = TypeVar("S", bound=Strip)
@@ -50,7 +50,8 @@ def names(scene: Scene) -> tuple[str, ...]:
     """Of all controls that the scene has a value for."""
     buses = [f"bus/{name}/{key}" for name, strip in _strips(scene) for key in _strip_keys(strip)]
     regions = [f"region/{name}/{key}" for name, region in scene.selection.regions for key in _region_keys(region)]
-    return (*OUTPUTS, *buses, *regions)
+    conditions = [f"condition/{target}/{name}" for target, name, _ in scene.selection.conditions]
+    return (*OUTPUTS, *buses, *regions, *conditions)
 
 
 def canonical(scene: Scene, name: str) -> str:
@@ -78,6 +79,8 @@ def get(scene: Scene, name: str) -> Value:
         value: Value = str(strip.expression) if key == "select" and isinstance(strip, Bus) else getattr(strip, key)
     elif kind == "region":
         value = getattr(dict(scene.selection.regions)[of], key)
+    elif kind == "condition":
+        value = _weights(scene.selection).get((of, key), _plain(of, key))
     else:
         value = getattr(scene, key)
     return value
@@ -98,6 +101,9 @@ def put(scene: Scene, change: Change, *, clamp: bool = False) -> Scene:
             region = dict(scene.selection.regions)[of]
             low, high = _room(region, key) if clamp else (-math.inf, math.inf)
             return put_region(scene, of, replace(region, **{key: min(max(value, low), high)}))
+        if kind == "condition":
+            weights = _weights(scene.selection) | {(of, key): value}
+            return replace(scene, selection=replace(scene.selection, conditions=_conditions(weights)))
         return replace(scene, **{key: value})
 
 
@@ -109,15 +115,29 @@ def put_region(scene: Scene, name: str, region: Region) -> Scene:
 
 
 def _split(scene: Scene, name: str) -> tuple[str, str, str]:
-    """("bus", "drums", "mute"), ("region", "1", "x"), or ("", "", the field of the scene)."""
+    """("bus", "drums", "mute"), ("region", "1", "x"), ("condition", "drums", "bass"), or ("", "", the field of the scene)."""
     name = canonical(scene, name)
     if name in OUTPUTS:
         return "", "", OUTPUTS[name]
     kind, _, rest = name.partition("/")
     of, _, key = rest.partition("/")
-    if kind not in ("bus", "region"):
+    if kind not in ("bus", "region", "condition"):
         raise ControlError(f"control '{name}' is no part of a scene; it can be sent, but not set in a preset or asked for")
     return kind, of, key
+
+
+def _weights(selection: Selection) -> dict[tuple[str, str], float]:
+    return {(target, name): value for target, name, value in selection.conditions}
+
+
+def _conditions(weights: Mapping[tuple[str, str], float]) -> tuple[Weight, ...]:
+    """In the order of their names, which keeps those of a target together."""
+    return tuple(Weight(*names, value) for names, value in sorted(weights.items()))
+
+
+def _plain(target: str, name: str) -> float:
+    """Where nothing is said: each target is its own class."""
+    return float(target == name)
 
 
 def _place(kind: str, of: str, known: tuple[str, ...]) -> str:
@@ -306,11 +326,21 @@ def morph(a: Scene, b: Scene, share: float) -> Scene:
     residual = _merge(_residual(one), _residual(two), share, _blend_strip, _fade)
     regions = _merge(dict(one.regions), dict(two.regions), share, _blend_region, lambda region, _: region)
     with _about("morph"):
-        selection = Selection(tuple(buses.values()), residual.get(RESIDUAL), tuple(regions.items()))
+        conditions = _blend_conditions(_weights(one), _weights(two), share)
+        selection = Selection(tuple(buses.values()), residual.get(RESIDUAL), tuple(regions.items()), conditions)
     ends: dict[str, Any] = {
         field: ROWS[name].blend(getattr(a, field), getattr(b, field), share) for name, field in OUTPUTS.items()
     }
     return Scene(selection, **ends)
+
+
+def _blend_conditions(a: dict[tuple[str, str], float], b: dict[tuple[str, str], float], share: float) -> tuple[Weight, ...]:
+    """What only one of them says, the other has as it is by itself."""
+    row, either = ROWS[CONDITION], dict.fromkeys([*a, *b])
+    blended: dict[tuple[str, str], Any] = {
+        names: row.blend(a.get(names, _plain(*names)), b.get(names, _plain(*names)), share) for names in either
+    }
+    return _conditions(blended)
 
 
 def _merge(

@@ -1,7 +1,8 @@
 """The table of controls: every control once. OSC addresses, MIDI bindings, preset keys and --set derive from it.
 
 A control's name is its OSC address without the first slash. {bus} stands for the name of a bus ("residual" for what the
-others leave) or its place, counted from 1; {region} for that of a named region. scene.py says what a control does to
+others leave) or its place, counted from 1; {region} for that of a named region; {target} and {class} for classes of a
+conditioned model. scene.py says what a control does to
 the scene; those that it does not know (presets, morph, learn, record) belong to the host.
 
     python -m sepstream.control.reference > presets/CONTROLS.md  the reference page
@@ -25,6 +26,7 @@ Kind = Literal["number", "switch", "text", "channels", "action"]
 Curve = Literal["linear", "fader", "log"]
 
 RAMP_MS = 20.0  # from silence to unity: no click, and no wait
+CONDITION = "condition/{target}/{class}"
 FADER = ((0.0, OFF_DB), (0.0625, -60.0), (0.25, -30.0), (0.5, -10.0), (0.75, 0.0), (1.0, 12.0), (1.25, 24.0))  # travel, dB
 
 
@@ -218,6 +220,7 @@ TABLE: tuple[Control, ...] = (
     _region("low", "least certainty"),
     _region("high", "greatest certainty", default=1.0),
     _region("soft", "width of the edge, hyperbolic", curve="log", travel=(0.0, 2.0)),
+    Control(CONDITION, "of the class, in what a conditioned model is asked for as the target", ramp_ms=RAMP_MS),
     Control("morph", "from preset A to preset B"),
     Control("morph/seconds", "that preset/morph takes", unit="s", high=600.0, default=5.0, curve="log"),
     Control("preset/load", "play this preset", **_ACTION),
@@ -241,9 +244,11 @@ def find(name: str) -> Control:
         row = _ROWS.get(f"{kind}/{{{kind}}}/{field}")
         if row is None:
             raise ControlError(f"unknown control {quoted(name)}; {nearest(name, fields_of(kind, of))}")
+    if row is None and kind == "condition" and BUS_NAME.fullmatch(of) and BUS_NAME.fullmatch(field):
+        row = _ROWS[CONDITION]
     if row is None:
-        plain = [known for known in _ROWS if "{" not in known]
-        raise ControlError(f"unknown control {quoted(name)}; {nearest(name, [*plain, 'bus/NAME/gain_db', 'region/NAME/x'])}")
+        plain = [known for known in _ROWS if "{" not in known] + ["bus/NAME/gain_db", "region/NAME/x", "condition/NAME/NAME"]
+        raise ControlError(f"unknown control {quoted(name)}; {nearest(name, plain)}")
     return row
 
 

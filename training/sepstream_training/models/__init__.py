@@ -7,17 +7,19 @@ from sepstream.errors import DataError, nearest
 
 from .band_split import BandSplit
 from .hyper_unmix import hyper_unmix
+from .lasaft import Conditioned, StreamingLaSaft, lasaft
 from .mask_cnn import mask_cnn
 from .mask_unet import mask_unet
 from .streaming import Network, StreamingNetwork
 
-__all__ = ["KINDS", "Network", "StreamingNetwork", "build"]
+__all__ = ["KINDS", "Conditioned", "Network", "StreamingLaSaft", "StreamingNetwork", "build"]
 
 KINDS: dict[str, Callable[..., Network]] = {
     "band_split": BandSplit,
     "hyper_unmix": hyper_unmix,
     "mask_cnn": mask_cnn,
     "mask_unet": mask_unet,
+    "lasaft": lasaft,
 }
 
 

@@ -151,8 +151,8 @@ class _MaskUNet(Network):
             skips.append(x)
             x = self.pool(x)
         x = self.middle(x, memory)
-        if isinstance(self.middle, Recurrent) and self.training:
-            self.own_terms = {} if self.middle.divergence is None else {"kl": self.middle.divergence}
+        if isinstance(self.middle, Recurrent) and self.middle.divergence is not None:
+            self.own_terms, self.middle.divergence = {"kl": self.middle.divergence}, None
         for up, skip in zip(self.up, reversed(skips), strict=True):
             x = up(x, skip, memory)
         y = self.shape(self.out(x)[:, :, :frames]).transpose(1, 2)

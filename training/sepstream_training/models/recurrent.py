@@ -1,4 +1,4 @@
-"""One recurrent layer with its state in the open, and an export form that ONNX keeps as one node."""
+"""Recurrent layers with their state in the open, and an export form that ONNX keeps as one node."""
 
 from typing import Any
 
@@ -50,3 +50,42 @@ class Lstm(nn.Module):
             version=14,
         )
         return y.transpose(1, 2).reshape(length, rows, -1), h, c
+
+
+class Gru(nn.Module):
+    """A GRU layer: (T, rows, inputs), h (directions, rows, units) -> (T, rows, directions * units), h. Exported like ``Lstm``."""
+
+    def __init__(self, inputs: int, units: int, directions: int = 1) -> None:
+        super().__init__()
+        self.units, self.directions = units, directions
+        self.cell = nn.GRU(inputs, units, bidirectional=directions == 2)
+
+    def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        if Lstm.exporting:
+            return self._onnx_node(x, h)
+        y, h = self.cell(x, h)
+        return y, h
+
+    def _onnx_node(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        def zrh(name: str) -> Tensor:
+            """(directions, 3 * units, ...): torch stacks r z n, ONNX wants z r h."""
+            suffixes = ("l0", "l0_reverse")[: self.directions]
+            gates = [self.cell.get_parameter(f"{name}_{suffix}").chunk(3) for suffix in suffixes]
+            return torch.stack([torch.cat([z, r, n]) for r, z, n in gates])
+
+        length, rows, _ = x.shape
+        bias = torch.cat([zrh("bias_ih"), zrh("bias_hh")], dim=1)
+        inputs: Any = (x, zrh("weight_ih"), zrh("weight_hh"), bias, None, h)
+        y, h = torch.onnx.ops.symbolic_multi_out(
+            "GRU",
+            inputs,
+            dict(
+                hidden_size=self.units,
+                direction="bidirectional" if self.directions == 2 else "forward",
+                linear_before_reset=1,  # torch resets what the matrix has made of h, not h
+            ),
+            dtypes=(torch.float32,) * 2,
+            shapes=((length, self.directions, rows, self.units), (self.directions, rows, self.units)),
+            version=14,
+        )
+        return y.transpose(1, 2).reshape(length, rows, -1), h
