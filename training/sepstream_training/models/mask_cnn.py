@@ -265,11 +265,8 @@ class StreamingMaskCnn(MaskCnn, StreamingNetwork):
         logits, u, _ = self.step(magnitude, self.initial_state(magnitude.shape[0]).to(magnitude))
         return logits, u
 
-    def initial_state(self, batch: int = 1, chains: int | None = None) -> Tensor:
+    def initial_state(self, batch: int = 1) -> Tensor:
         return torch.zeros(batch, sum(math.prod(shape) for shape in self._shapes()))
-
-    def embed(self, features: Tensor, cells: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        raise NotImplementedError("a network of convolutions has no chains of cells")
 
     def step(self, magnitude: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The next T >= 1 frames -> masks, an empty embedding, new state; the given state is left as it was."""

@@ -75,6 +75,8 @@ class StreamingNetwork(Network):
     """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others: a tensor, or
     a tuple of some."""
 
+    lookahead: int | None = None  # frames that it must hear before it decides on one; None: as many as the recipe says
+
     @abstractmethod
     def initial_state(self, batch: int = 1) -> Any:
         """A fresh state for ``batch`` signals."""
@@ -98,7 +100,6 @@ class ChainedNetwork(StreamingNetwork):
     A subclass says how large its state is, and what stands between ``norm`` and ``head``.
     """
 
-    lookahead: int | None = None  # frames that it must hear before it decides on one; None: as many as the recipe says
     cells: int  # h and c of every recurrent layer
     rows: int  # of a cell, per signal
     units: int
