@@ -83,7 +83,7 @@ class MelFeatures(nn.Module):
         x = magnitude.transpose(1, 2)
         x = x if self.kind == "spectrogram" else torch.matmul(self.filters, x)
         if self.kind == "log1p":
-            return torch.log1p(x) * (10 / math.log(10))
+            return _log1p(x) * (10 / math.log(10))
         if self.kind == "log":
             return torch.log(x / self.floor + 1) + math.log(self.floor)  # so that the ONNX exporter keeps the floor
         return x
@@ -339,6 +339,13 @@ def _bands_after(spec: Mapping[str, Any], bands: int) -> int:
     if spec["pooling"] != "none":
         bands = (bands + 2 * spec["pool_pad_bands"] - spec["pool_kernel"][0]) // spec["pool_stride"][0] + 1
     return int(bands)
+
+
+def _log1p(x: Tensor) -> Tensor:
+    """ln(1 + x) of x >= 0 without the loss of small ones: ONNX has only the logarithm (Goldberg 1991, theorem 4)."""
+    more = 1 + x
+    rounded = more - 1
+    return torch.where(rounded > 0, x * torch.log(more) / rounded.clamp_min(1e-9), x)
 
 
 def _shared(masks: Tensor, energy: str) -> Tensor:
