@@ -891,4 +891,5 @@ def test_scores_are_of_the_data_sets_own_tracks_of_its_split_for_testing(
 
 
 def test_every_layout_stands_in_these_tests() -> None:
-    assert {name.replace("parquet", "manifest") for name in ALL} == set(LAYOUTS)
+    of_clips = {"events", "tut_rare", "weak_labels"}  # which test_weak_data has
+    assert {name.replace("parquet", "manifest") for name in ALL} | of_clips == set(LAYOUTS)

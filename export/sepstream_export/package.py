@@ -22,10 +22,10 @@ from sepstream.contract import (
     write_bundle,
 )
 from sepstream.errors import BundleError
+from sepstream_training import reference, reference_weak
 from sepstream_training.draw import colour
 from sepstream_training.models import Conditioned, Network, StreamingLaSaft, StreamingNetwork
 from sepstream_training.recipe import Recipe
-from sepstream_training.reference import LICENCE, import_reference, is_reference
 from sepstream_training.train import load_network, training_facts
 
 from . import card
@@ -49,7 +49,7 @@ def export(
     evaluate: Evaluate | None = None,
     overwrite: bool = False,
 ) -> Bundle:
-    """Write the bundle of ``checkpoint``, ours or the reference system's, to the folder ``out`` and return it as read back.
+    """Write the bundle of ``checkpoint``, ours or a reference system's, to the folder ``out`` and return it as read back.
 
     ``licence`` says whose the data is, where the checkpoint's recipe does not, or not well. ``temperature`` of the softmax: below
     one, masks are harder than those that were trained (less interference, more artefacts), above one softer.
@@ -59,16 +59,16 @@ def export(
     """
     _check_free(out, overwrite)
     with TemporaryDirectory(prefix="sepstream-export-") as scratch:
-        imported = is_reference(checkpoint)
-        if imported:
-            checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
+        other = next((each for each in (reference, reference_weak) if each.is_reference(checkpoint)), None)
+        if other:
+            checkpoint = other.import_reference(checkpoint, Path(scratch) / "imported.ckpt")
         recipe, network = load_network(checkpoint)
         levels = network.shares(recipe.levels)
         _set_temperature(network, temperature)
         exported = _graphs(recipe, network, levels)
         files = {spec.file: data for data, spec in exported}
         draft = _manifest(recipe, network, name, [spec for _, spec in exported])
-        whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
+        whose = card.licence(recipe.data, licence) | ({"weights": other.LICENCE} if other else {})
         facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
         draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")

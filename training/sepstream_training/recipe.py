@@ -40,7 +40,7 @@ class DataSpec:
     """
 
     root: str = "synthetic"
-    layout: str = "auto"  # folders, manifest, stems, lsx, musdb18, slakh, shards; auto: as the data set looks
+    layout: str = "auto"  # one of layouts.LAYOUTS, or a layout of clips with labels; auto: as the data set looks
     folders: Mapping[str, Any] = field(default_factory=dict)
     tree: str = ""  # layout lsx: a TOML file that names the files of a track
     channels: int = 1  # 2: stereo stays stereo; 1: the mean of the channels, panned when it is mixed
@@ -101,6 +101,9 @@ class LossSpec:
     shape of what little there is. ``kl`` is a term of the network's own. ``best_permutation``: sources are told apart, but not
     by name; of all assignments the one with the least loss counts. The terms from ``spectra_l1`` on are for networks that are
     asked, and ``window_s`` is how long the pieces are that those from ``distortion`` on compare (0: all in one).
+
+    With ``tags`` above 0, training hears of each clip only which classes are in it (tags.py), and no other term but ``absent``,
+    the mean mask of classes that are not, has a say.
     """
 
     mask: float = 1.0
@@ -131,9 +134,11 @@ class LossSpec:
     ncs: float = 0.0
     nlcs: float = 0.0
     window_s: float = 0.0
+    tags: float = 0.0
+    absent: float = 0.0
 
     def __post_init__(self) -> None:
-        weights = {name: getattr(self, name) for name in TERMS}
+        weights = {name: getattr(self, name) for name in (*TERMS, "tags", "absent")}
         _expect(min(weights.values()) >= 0 and sum(weights.values()) > 0, "loss", weights, "weights of 0 or more, not all 0")
         _expect(self.window_s >= 0, "loss.window_s", self.window_s, "0 or more")
         _expect(self.ratio_power in (1, 2), "loss.ratio_power", self.ratio_power, "1 or 2")
@@ -193,6 +198,23 @@ class WindowSpec:
     def context(self) -> int:
         """Frames that a call gets of those before."""
         return self.past + self.future
+
+
+@dataclass(frozen=True)
+class TagSpec:
+    """How masks become the probabilities of clip labels: a ``head`` of models/pooling.py, its ``options``, and whether its
+    answer is ``rescaled``. Clips of a cache are scaled by a number drawn between ``quietest`` and 1. ``threshold``: from
+    which probability on a class counts as found, for F1."""
+
+    head: str = "rank"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    rescaled: bool = False
+    quietest: float = 1.0
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        _expect(0 < self.quietest <= 1, "tags.quietest", self.quietest, "more than 0, 1 at most")
+        _expect(0 < self.threshold < 1, "tags.threshold", self.threshold, "between 0 and 1")
 
 
 MOST_ALIKE = 6  # sources that are told apart by the best of their permutations, of which there are 720
@@ -284,6 +306,7 @@ class Recipe:
     mix: MixSpec = field(default_factory=MixSpec)
     model: ModelSpec = ModelSpec()
     loss: LossSpec = LossSpec()
+    tags: TagSpec = field(default_factory=TagSpec)
     train: TrainSpec = TrainSpec()
     window: WindowSpec = WindowSpec()
     asked: AskedSpec = AskedSpec()
@@ -394,6 +417,14 @@ def recipe_from_tree(tree: Mapping[str, Any]) -> Recipe:
         tree = {**tree, "classes": {name: [name] for name in classes}}
     recipe: Recipe = _build(Recipe, tree, "")
     return recipe
+
+
+def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """``recipe`` with dotted assignments, as ``load_recipe`` takes them."""
+    tree = recipe_to_tree(recipe)
+    for override in overrides:
+        _set(tree, override)
+    return recipe_from_tree(tree)
 
 
 def recipe_to_tree(recipe: Recipe) -> dict[str, Any]:

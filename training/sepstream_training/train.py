@@ -1,5 +1,6 @@
 """One training run, from seed to checkpoint. Lightning turns the crank; what is learned is below."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,14 +28,16 @@ from .callbacks import (
     quiet_lightning,
 )
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
+from .data.tagged import Tagged
 from .hearing import Heard, Hearing
 from .losses import Scene, Waves, classes_of, make_scene, total, total_of_spectra
 from .models import Conditioned, Network, StreamingLaSaft, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
-from .recipe import SHARE_TERMS, SPECTRA_TERMS, Recipe, recipe_to_tree
+from .recipe import SHARE_TERMS, SPECTRA_TERMS, Recipe, changed, recipe_to_tree
 from .schedule import RECURRENT, Rate
 from .share import Share
+from .tags import Answer, Tagger, TagScores, labels_of
 from .views import Parameters, Scores, Views
 from .wishes import draw, granted
 
@@ -56,11 +59,19 @@ class Spectra:
         leaves = torch.fft.rfft(frames * self.window.to(stems))[..., : self.bins].permute(0, 2, 3, 1, 4)
         return make_scene(leaves, self.families, self.kept)
 
+    def magnitude(self, mixture: Tensor) -> Tensor:
+        """(B, C, samples) -> (B, T, F), what the network sees of it."""
+        frames = mixture.unfold(-1, self.frame_samples, self.step_samples)
+        spectra = torch.fft.rfft(frames * self.window.to(mixture))[..., : self.bins]
+        magnitude: Tensor = spectra.abs().square().mean(dim=1).sqrt()
+        return magnitude
+
 
 class Separation(L.LightningModule):
     """The network and its losses.
 
     Frames are taken ``dilation`` hops apart: one chain of the network's recurrence. A loss of waveforms needs them all.
+    A batch is stems (B, leaves, C, samples), or clips of which only the labels are known.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -83,6 +94,7 @@ class Separation(L.LightningModule):
         self.spectra = Spectra(recipe, stride)
         self.chains = None if every_frame else 1
         self.late = _late(recipe, self.network, stride)
+        self.tagger = Tagger(recipe, self.network) if recipe.loss.tags else None
         self.waves = Waves(recipe.training_stft)
         self.hearing = Hearing(recipe)
         self.share, self.first_step = Share(), 0  # where this run begins
@@ -90,8 +102,10 @@ class Separation(L.LightningModule):
 
     # ---- what is learned
 
-    def losses(self, stems: Tensor) -> dict[str, Tensor]:
-        scene = self.spectra(stems)
+    def losses(self, batch: Tensor | Tagged) -> dict[str, Tensor]:
+        if self.tagger is not None:
+            return self.answer(batch)[0]
+        scene = self.spectra(_stems(batch))
         if isinstance(self.network, Conditioned):
             return self._answers(self.network, scene)
         logits, embedding = (each[:, self.late :] for each in self.network(scene.magnitude, self.chains))
@@ -120,7 +134,14 @@ class Separation(L.LightningModule):
             window_samples=round(self.recipe.loss.window_s * self.recipe.training_rate_hz),
         )
 
-    def training_step(self, batch: Tensor, index: int) -> Tensor:
+    def answer(self, batch: Tensor | Tagged) -> tuple[dict[str, Tensor], Answer]:
+        """What a network with a tagger says of clips, and the losses of that."""
+        assert self.tagger is not None
+        if isinstance(batch, Tagged):
+            return self.tagger(self.network, batch.magnitude[:, :: self.network.dilation], batch.labels)  # type: ignore[no-any-return]
+        return self.tagger(self.network, self.spectra.magnitude(batch.sum(dim=1)), labels_of(batch))  # type: ignore[no-any-return]
+
+    def training_step(self, batch: Tensor | Tagged, index: int) -> Tensor:
         """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
         torch.manual_seed((self.recipe.seed << 32) + self.numbers(len(self.step_losses))[0])
         losses = self.losses(batch)
@@ -128,9 +149,11 @@ class Separation(L.LightningModule):
         self._log("train", losses, prog_bar=True)
         return losses["loss"]
 
-    def validation_step(self, batch: Tensor, index: int) -> None:
-        weight = float(len(batch))  # gloo's mean over processes would cut half a mixture off a whole number
-        self._log("valid", self.losses(batch), batch_size=weight)
+    def validation_step(self, batch: Tensor | Tagged, index: int) -> Answer | None:  # type: ignore[override]  # for TagScores
+        losses, answer = (self.losses(batch), None) if self.tagger is None else self.answer(batch)
+        weight = float(len(batch.labels if isinstance(batch, Tagged) else batch))  # gloo cuts the mean of whole numbers
+        self._log("valid", losses, batch_size=weight)
+        return answer
 
     def _log(self, stage: str, losses: dict[str, Tensor], **options: Any) -> None:
         named = {f"{stage}/{name}": value for name, value in losses.items()}
@@ -220,11 +243,20 @@ class Separation(L.LightningModule):
         return (vectors, head.curvature()) if head is not None and vectors is not None and vectors.shape[1] == 3 else None
 
 
+def _stems(batch: Tensor | Tagged) -> Tensor:
+    if isinstance(batch, Tagged):
+        raise DataError("loss.tags is 0, but data.root holds clips of which only labels are known; set loss.tags above 0")
+    return batch
+
+
 def _late(recipe: Recipe, network: Network, stride: int) -> int:
     """The look-ahead in frames of training, ``stride`` hops apart."""
     hops = recipe.lookahead_hops
     if hops and not isinstance(network, StreamingNetwork | StreamingLaSaft):
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected 0, for the network hears both ways: see window.future")
+    own = network.lookahead if isinstance(network, StreamingNetwork) else None
+    if own is not None and hops != own:
+        raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected {own}, the frames that the network hears ahead")
     if hops % stride:
         raise DataError(f"recipe key 'lookahead_hops' is {hops}; expected a multiple of {stride}, the network's dilation")
     return hops // stride
@@ -243,7 +275,7 @@ def _check_asked(recipe: Recipe, network: Network) -> None:
         raise DataError(
             f"recipe key 'classes' is a tree; expected a list of names: '{recipe.model.kind}' is asked for blends of them"
         )
-    for name in (*SHARE_TERMS, "best_permutation"):
+    for name in (*SHARE_TERMS, "best_permutation", "tags"):
         if getattr(loss, name):
             wanted = f"0, for '{recipe.model.kind}' is asked for classes; use a term of spectra, such as loss.spectra_mse"
             raise DataError(f"recipe key 'loss.{name}' is {getattr(loss, name):g}; expected {wanted}")
@@ -359,10 +391,11 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             *([Patience(spec.patience)] if spec.patience else []),
             Throughput(spec.batch * recipe.mix.seconds),
             Scores(),
+            *([TagScores()] if recipe.loss.tags else []),
             Views(spec.views, spec.views_every_s, spec.views_closely),
             *([Parameters(spec.parameters_every)] if spec.parameters_every else []),
             Progress() if progress else Report(),
-            BestCheckpoints(out, spec.keep, last),
+            BestCheckpoints(out, spec.keep, last, "valid/loss" if recipe.loss.tags else "valid/sdr"),
         ],
         logger=[CSVLogger(out, name="csv", version=f"from_step_{seen}"), TensorBoardLogger(out, name="", version="tb")],
         val_check_interval=spec.validate_every * spec.accumulate,
@@ -376,10 +409,16 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
 
 def load_network(checkpoint: Path) -> tuple[Recipe, Network]:
     """The recipe and the trained (averaged) network of a checkpoint; nothing in it is executed."""
-    recipe = checkpoints.recipe_of(checkpoints.read(checkpoint))
+    module = load_separation(checkpoint)
+    return module.recipe, module.network
+
+
+def load_separation(checkpoint: Path, overrides: Sequence[str] = ()) -> Separation:
+    """All that was trained, averaged, with a recipe that ``overrides`` change; nothing in the file is executed."""
+    recipe = changed(checkpoints.recipe_of(checkpoints.read(checkpoint)), overrides)
     module = Separation(recipe)
     checkpoints.load(module, recipe, checkpoint)
-    return recipe, module.network.eval()
+    return module.eval()
 
 
 def training_facts(checkpoint: Path) -> dict[str, Any]:

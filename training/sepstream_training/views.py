@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from . import draw
+from .data.tagged import Tagged
 from .hearing import Heard
 from .metrics import si_sdr_improvement
 
@@ -40,8 +41,8 @@ class Scores(L.Callback):
     def on_validation_epoch_start(self, trainer: L.Trainer, module: Any) -> None:
         self.sums = np.zeros((2, len(module.class_names)))  # of dB, and of mixtures
 
-    def on_validation_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Tensor, *_: Any) -> None:
-        for stems in batch:
+    def on_validation_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Tensor | Tagged, *_: Any) -> None:
+        for stems in [] if isinstance(batch, Tagged) else batch:  # without stems there is nothing to score
             heard = module.hear(stems)
             mixture = heard.mixture.cpu().numpy()
             pairs = zip(heard.estimates.cpu().numpy(), heard.targets.cpu().numpy(), strict=True)
@@ -69,10 +70,18 @@ class Views(L.Callback):
         self.examples, self.pause_s, self.closely = examples, pause_s, closely
         self.shown = -float("inf")
 
-    def on_validation_batch_end(self, trainer: L.Trainer, module: Any, outputs: Any, batch: Tensor, index: int, *_: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, module: Any, outputs: Any, batch: Tensor | Tagged, index: int, *_: Any
+    ) -> None:
         boards = [logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         last = trainer.global_step >= trainer.max_steps
-        if index or not boards or not trainer.is_global_zero or not (last or time.monotonic() - self.shown >= self.pause_s):
+        if (
+            isinstance(batch, Tagged)
+            or index
+            or not boards
+            or not trainer.is_global_zero
+            or not (last or time.monotonic() - self.shown >= self.pause_s)
+        ):
             return
         self.shown = time.monotonic()
         for number, stems in enumerate(batch[: self.examples]):

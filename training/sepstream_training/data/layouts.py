@@ -11,7 +11,7 @@ import numpy as np
 from sepstream.errors import DataError, nearest
 
 from ..recipe import Recipe
-from . import folders, lsx, manifest, musdb18, shards, slakh, stems
+from . import events, folders, lsx, manifest, musdb18, shards, slakh, stems, tut_rare, weak_labels
 from .entries import MIX, Entry, Wanted, check_classes, check_track
 from .library import Library, Track, cached_library, is_cached
 from .mixing import hear
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
 
 LAYOUTS = {  # in the order in which a data set is tried
     module.__name__.rpartition(".")[2]: Layout(module.found, module.entries)
-    for module in (manifest, shards, lsx, musdb18, slakh, folders, stems)
+    for module in (manifest, shards, weak_labels, tut_rare, lsx, musdb18, slakh, folders, stems, events)
 }
 AUTO = "auto"
 

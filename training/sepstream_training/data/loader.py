@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +24,21 @@ from .layouts import layout_of, read_library, wanted_by
 from .library import Library, Track, blend, generate_library
 from .mixing import draw_excerpt, draw_mixture
 from .stream import Stream, open_stream
+from .tagged import TaggedClips, open_cache
+from .tagged import found as is_cache
 
-Source = Library | Stream
+Source = Library | Stream | TaggedClips
 ALL = Share()
 
 
 def training_sounds(recipe: Recipe) -> Source:
     """What training draws from: shards are streamed, anything else is read. Raises DataError like ``sounds``."""
     spec = recipe.data
-    if spec.root == "synthetic" or layout_of(wanted_by(recipe, "train"), spec.layout) != "shards":
+    if (
+        spec.root == "synthetic"
+        or is_cache(wanted_by(recipe, "train"))
+        or layout_of(wanted_by(recipe, "train"), spec.layout) != "shards"
+    ):
         return sounds(recipe, "train")
     stream = open_stream(wanted_by(recipe, "train"), recipe.training_rate_hz, spec.channels, recipe.seed)
     _check_tracks(recipe, stream.holds_tracks())
@@ -39,14 +46,17 @@ def training_sounds(recipe: Recipe) -> Source:
     return replace(stream, beside=_generated(recipe, "train"), share=share) if share else stream
 
 
-def sounds(recipe: Recipe, split: str) -> Library:
-    """All clips of ``split`` that the recipe names, in the cache.
+def sounds(recipe: Recipe, split: str) -> Library | TaggedClips:
+    """All clips of ``split`` that the recipe names, in the cache; or of a cache of clips with labels, these.
 
-    Raises DataError like ``read_library`` and ``generate_library``, and where tracks are asked for that are not there.
+    Raises DataError like ``read_library``, ``generate_library`` and ``open_cache``, and where tracks are asked for that are
+    not there.
     """
     spec = recipe.data
     if spec.root == "synthetic":
         return _generated(recipe, split)
+    if is_cache(wanted_by(recipe, split)):
+        return open_cache(recipe, split)
     own = read_library(wanted_by(recipe, split), recipe.training_rate_hz, layout=spec.layout, channels=spec.channels)
     _check_tracks(recipe, bool(own.tracks))
     return blend(own, _generated(recipe, split), spec.synthetic_share) if spec.synthetic_share and split == "train" else own
@@ -124,10 +134,15 @@ class StreamedMixtures(IterableDataset[torch.Tensor]):
 
 
 def training_batches(source: Source, recipe: Recipe, share: Share) -> DataLoader[torch.Tensor]:
-    """(batch, leaves, 2, samples) for ever: the mixtures of ``share``, in order."""
+    """(batch, leaves, 2, samples), or batches of Tagged, for ever: the mixtures of ``share``, in order."""
     streamed = isinstance(source, Stream)
+    mixtures: Any = source
+    if isinstance(source, Stream):
+        mixtures = StreamedMixtures(source, recipe, share)
+    elif isinstance(source, Library):
+        mixtures = Mixtures(source, recipe, "train")
     return DataLoader(
-        StreamedMixtures(source, recipe, share) if isinstance(source, Stream) else Mixtures(source, recipe, "train"),
+        mixtures,
         batch_size=recipe.train.batch,
         sampler=None if streamed else share,
         num_workers=recipe.data.workers,
@@ -136,11 +151,12 @@ def training_batches(source: Source, recipe: Recipe, share: Share) -> DataLoader
     )
 
 
-def validation_batches(library: Library, recipe: Recipe, share: Share = ALL) -> DataLoader[torch.Tensor]:
-    """The same mixtures in every run of the same recipe, dealt out to the processes."""
-    return DataLoader(
-        Mixtures(library, recipe, "valid"), batch_size=recipe.train.batch, sampler=share.of(recipe.data.valid_mixtures)
-    )
+def validation_batches(source: Library | TaggedClips, recipe: Recipe, share: Share = ALL) -> DataLoader[torch.Tensor]:
+    """The same mixtures, or clips (at most as many as there are), in every run of a recipe, dealt out to the processes."""
+    count = recipe.data.valid_mixtures
+    if isinstance(source, TaggedClips):
+        return DataLoader(source, batch_size=recipe.train.batch, sampler=share.of(min(count, len(source))))  # type: ignore[arg-type]
+    return DataLoader(Mixtures(source, recipe, "valid"), batch_size=recipe.train.batch, sampler=share.of(count))
 
 
 def _leave_ctrl_c_to_the_main_process(_: int) -> None:

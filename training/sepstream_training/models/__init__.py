@@ -8,6 +8,7 @@ from sepstream.errors import DataError, nearest
 from .band_split import BandSplit
 from .hyper_unmix import hyper_unmix
 from .lasaft import Conditioned, StreamingLaSaft, lasaft
+from .mask_cnn import mask_cnn
 from .mask_unet import mask_unet
 from .streaming import Network, StreamingNetwork
 
@@ -16,6 +17,7 @@ __all__ = ["KINDS", "Conditioned", "Network", "StreamingLaSaft", "StreamingNetwo
 KINDS: dict[str, Callable[..., Network]] = {
     "band_split": BandSplit,
     "hyper_unmix": hyper_unmix,
+    "mask_cnn": mask_cnn,
     "mask_unet": mask_unet,
     "lasaft": lasaft,
 }

@@ -82,6 +82,8 @@ class StreamingNetwork(Network):
     """A network that needs no frame to come: ``step`` takes the next frames and what it remembers of the others: a tensor, or
     a tuple of some."""
 
+    lookahead: int | None = None  # frames that it must hear before it decides on one; None: as many as the recipe says
+
     @abstractmethod
     def initial_state(self, batch: int = 1) -> Any:
         """A fresh state for ``batch`` signals."""
