@@ -73,10 +73,10 @@ class LastCheckpoint(L.Callback):
 
 
 class BestCheckpoints(ModelCheckpoint):
-    """The ``keep`` best by valid/sdr. Then ``last`` is saved, after all other callbacks: it knows the best ones, too."""
+    """The ``keep`` best by the lowest ``monitor``. Then ``last`` is saved, after all other callbacks: it knows the best ones, too."""
 
-    def __init__(self, folder: Path, keep: int, last: LastCheckpoint) -> None:
-        super().__init__(folder, "{step}", monitor="valid/sdr", save_top_k=keep)
+    def __init__(self, folder: Path, keep: int, monitor: str, last: LastCheckpoint) -> None:
+        super().__init__(folder, "{step}", monitor=monitor, save_top_k=keep)
         self.last = last
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:

@@ -164,7 +164,7 @@ class TrainSpec:
     precision: str = "32-true"
     validate_every: int = 250
     patience: int = 0
-    keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
+    keep: int = 2  # checkpoints, the best by valid/sdr (of networks without masks: valid/loss), beside the last
     views: int = 2  # validation mixtures that TensorBoard shows and plays
     views_every_s: float = 900.0  # at most that often
     threads: int = 0  # 0: as many as torch likes

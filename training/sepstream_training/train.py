@@ -1,7 +1,6 @@
 """One training run, from seed to checkpoint. Lightning turns the crank; what is learned is below."""
 
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +15,6 @@ from sepstream.errors import DataError
 from . import checkpoints
 from .callbacks import (
     BestCheckpoints,
-    Diverged,
     LastCheckpoint,
     Patience,
     Progress,
@@ -28,14 +26,16 @@ from .callbacks import (
 )
 from .data.loader import sounds, training_batches, training_sounds, validation_batches
 from .hearing import Heard, Hearing
+from .latent import TASKS
 from .losses import Scene, Waves, make_scene, total
 from .models import Network, StreamingNetwork, build
 from .parallel import trainer_arguments
 from .processes import Machines
-from .recipe import Recipe, recipe_to_tree
+from .recipe import Recipe
 from .schedule import Rate
 from .share import Share
-from .views import Scores, Views
+from .task import Task
+from .views import Hears, Scores, Views
 
 ALONE = Machines()
 
@@ -56,16 +56,16 @@ class Spectra:
         return make_scene(leaves, self.families)
 
 
-class Separation(L.LightningModule):
+class Separation(Task):
     """The network and its losses.
 
     Frames are taken ``dilation`` hops apart: one chain of the network's recurrence. A loss of waveforms needs them all.
     """
 
+    monitor = "valid/sdr"
+
     def __init__(self, recipe: Recipe) -> None:
-        super().__init__()
-        self.save_hyperparameters({"recipe": recipe_to_tree(recipe)})
-        self.recipe = recipe
+        super().__init__(recipe)
         self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
@@ -76,10 +76,6 @@ class Separation(L.LightningModule):
         self.late = _late(recipe, self.network, stride)
         self.waves = Waves(recipe.training_stft)
         self.hearing = Hearing(recipe)
-        self.share, self.first_step = Share(), 0  # where this run begins
-        self.step_losses: list[Tensor] = []  # of the step's batches
-
-    # ---- what is learned
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         scene = self.spectra(stems)
@@ -87,75 +83,6 @@ class Separation(L.LightningModule):
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
         return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves)
-
-    def training_step(self, batch: Tensor, index: int) -> Tensor:
-        """Dropout depends on the numbers of the mixtures alone: a resumed run is the same run."""
-        torch.manual_seed((self.recipe.seed << 32) + self.numbers(len(self.step_losses))[0])
-        losses = self.losses(batch)
-        self.step_losses.append(losses["loss"].detach())
-        self._log("train", losses, prog_bar=True)
-        return losses["loss"]
-
-    def validation_step(self, batch: Tensor, index: int) -> None:
-        self._log("valid", self.losses(batch), batch_size=len(batch))
-
-    def _log(self, stage: str, losses: dict[str, Tensor], **options: Any) -> None:
-        named = {f"{stage}/{name}": value for name, value in losses.items()}
-        self.log_dict(named, sync_dist=self.trainer.world_size > 1, **options)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Rate and decay are set before each step, by schedule.py."""
-        return torch.optim.AdamW(self.parameters(), lr=self.recipe.train.rate, weight_decay=0.0)
-
-    # ---- what is no number
-
-    def configure_gradient_clipping(self, optimizer: Any, gradient_clip_val: Any = None, *_: Any, **__: Any) -> None:
-        """Clip, and stop here if there is no number: the weights are still those of the last good step."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        losses = torch.stack(self.step_losses)
-        self.step_losses.clear()
-        if not torch.isfinite(norm):
-            self._explain(float(norm), losses)
-
-    def _explain(self, norm: float, own_losses: Tensor) -> None:
-        """Raise Diverged with the numbers of the mixtures; a gradient that 16 bits cannot hold is left to the scaler."""
-        gathered: Any = self.all_gather(own_losses)
-        losses = gathered.view(-1, len(own_losses))  # (processes, batches)
-        bad = (~torch.isfinite(losses)).nonzero().tolist()
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler and not bad and scaler.get_scale() > 1:
-            return
-        what = f"loss is {float(losses[tuple(bad[0])])}" if bad else f"gradient is {norm}"
-        ranks = [replace(self.share, rank=rank) for rank in range(self.share.count)]
-        culprits = bad or [[rank, batch] for rank in range(len(losses)) for batch in range(losses.shape[1])]
-        numbers = sorted(n for rank, batch in culprits for n in self.numbers(batch, ranks[rank]))
-        raise Diverged(
-            f"the {what} at step {self.global_step}, mixtures {', '.join(map(str, numbers))} of seed {self.recipe.seed}; "
-            "lower train.rate, and go on from the last good state with --resume auto"
-        )
-
-    def numbers(self, batch: int, share: Share | None = None) -> range:
-        """The mixtures of the step's ``batch``, counted from 0, in this process or in that of ``share``."""
-        spec = self.recipe.train
-        return (share or self.share).batch((self.global_step - self.first_step) * spec.accumulate + batch, spec.batch)
-
-    # ---- where it goes on
-
-    def begin(self, share: Share, first_step: int) -> None:
-        """The run goes on after ``first_step`` steps, with the mixtures of ``share``."""
-        self.share, self.first_step = share, first_step
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        spec = self.recipe.train
-        new = (int(checkpoint["global_step"]) - self.first_step) * spec.accumulate * spec.batch * self.share.count
-        checkpoint["mixtures"] = self.share.done + new
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A step is whole or it was not taken: Lightning counts batches, also of a step that was broken off."""
-        batches = int(checkpoint["global_step"]) * self.recipe.train.accumulate
-        for count in ("total", "current"):
-            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"][count]
-            progress.update(dict.fromkeys(progress, batches))
 
     # ---- what is heard (views.Hears)
 
@@ -247,16 +174,17 @@ def train(
     L.seed_everything(recipe.seed, verbose=False)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    module = Separation(recipe)
+    module = task(recipe)
     if resume:
         checkpoints.load(module, recipe, resume)
     elif start:
         checkpoints.start_from(module, recipe, start)
     elif start_partly:
         checkpoints.start_partly(module, start_partly)
+    module.check_start()
     stop = StopOnSignal()
     with quiet_lightning(), suppress(Stopped):
-        trainer = _trainer(recipe, last, machines, progress=progress, stop=stop, seen=seen)
+        trainer = _trainer(module, last, machines, progress=progress, stop=stop, seen=seen)
         share = Share(heard, trainer.global_rank, trainer.world_size)
         _check_validation(recipe, share)
         module.begin(share, seen)
@@ -282,8 +210,9 @@ def _check_validation(recipe: Recipe, share: Share) -> None:
         raise DataError(f"recipe key 'data.valid_mixtures' is {count}; expected {share.count} or more, one for each process")
 
 
-def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: bool, stop: StopOnSignal, seen: int) -> L.Trainer:
+def _trainer(module: Task, last_path: Path, machines: Machines, *, progress: bool, stop: StopOnSignal, seen: int) -> L.Trainer:
     """Callbacks in this order: what a checkpoint must know of a validation comes before what writes it."""
+    recipe = module.recipe
     out, spec = last_path.parent, recipe.train
     last = LastCheckpoint(last_path)
     return L.Trainer(
@@ -300,10 +229,9 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
             Rate(spec),
             *([Patience(spec.patience)] if spec.patience else []),
             Throughput(spec.batch * recipe.mix.seconds),
-            Scores(),
-            Views(spec.views, spec.views_every_s),
+            *([Scores(), Views(spec.views, spec.views_every_s)] if isinstance(module, Hears) else []),
             Progress() if progress else Report(),
-            BestCheckpoints(out, spec.keep, last),
+            BestCheckpoints(out, spec.keep, module.monitor, last),
         ],
         logger=[CSVLogger(out, name="csv", version=f"from_step_{seen}"), TensorBoardLogger(out, name="", version="tb")],
         val_check_interval=spec.validate_every * spec.accumulate,
@@ -313,6 +241,20 @@ def _trainer(recipe: Recipe, last_path: Path, machines: Machines, *, progress: b
         enable_progress_bar=progress,
         enable_model_summary=False,
     )
+
+
+def task(recipe: Recipe) -> Task:
+    """What the recipe trains."""
+    return TASKS.get(recipe.model.kind, Separation)(recipe)
+
+
+def load_task(checkpoint: Path) -> Task:
+    """What a checkpoint holds, with its trained (averaged) weights; nothing in it is executed."""
+    state = checkpoints.read(checkpoint)
+    module = task(checkpoints.recipe_of(state))
+    checkpoints.load(module, module.recipe, checkpoint)
+    module.restore(state)
+    return module.eval()
 
 
 def load_network(checkpoint: Path) -> tuple[Recipe, Network]:
@@ -327,7 +269,7 @@ def training_facts(checkpoint: Path) -> dict[str, Any]:
     """What a bundle says of its training: plain strings and numbers."""
     state = checkpoints.read(checkpoint)
     recipe = checkpoints.recipe_of(state)
-    parameters = sum(value.numel() for value in Separation(recipe).network.parameters())
+    parameters = sum(value.numel() for value in task(recipe).parameters())
     return {
         "recipe": recipe.name,
         "steps": int(state["global_step"]),
