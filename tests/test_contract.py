@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 import toy_bundle
 from sepstream import contract
 from sepstream.cli_bundle import bundle_main
-from sepstream.contract import Bundle, DiskSpec, StftSpec, load_bundle, read_bundle, resolve, write_bundle
+from sepstream.contract import MANIFEST, Bundle, DiskSpec, StftSpec, load_bundle, read_bundle, resolve, write_bundle
 from sepstream.describe import as_json, describe
 from sepstream.errors import BundleError
 from sepstream.onnxfile import MAX_DEPTH, MAX_FIELDS, Model, read_model
@@ -158,6 +158,33 @@ def test_a_flat_tree_and_a_euclidean_disk_are_fine(tmp_path: Path) -> None:
     disk = DiskSpec(0.0, manifest.disk.scale, ((1.0, 0.5, 0.0),) * 7)  # not spacelike, and need not be
     bundle = write_bundle(replace(manifest, classes=flat, disk=disk), graphs, "", tmp_path / "flat")
     assert bundle.levels == (slice(0, 7),) and bundle.parents == bundle.leaves
+
+
+def test_a_model_may_have_classes_only_and_masks_that_do_not_add_up(tmp_path: Path) -> None:
+    bundle = read_bundle(toy_bundle.make(tmp_path, geometry=SMALL, classes_only=True))
+    assert bundle.disk is None and bundle.embedding_dim == 0 and bundle.masks == "independent"
+    assert [[tensor.name for tensor in spec.outputs] for spec in bundle.graphs] == [["masks", "mean_out"]] * 2
+    assert json.loads((bundle.folder / MANIFEST).read_text())["disk"] is None
+    assert "no regions" in describe(bundle) and as_json(bundle)["prototypes"] == {}
+
+
+def test_a_manifest_that_says_nothing_of_masks_means_shares(toy: Path) -> None:
+    tree = json.loads((toy / MANIFEST).read_text())
+    assert tree.pop("masks") == "shares"
+    (toy / MANIFEST).write_text(json.dumps(tree))
+    assert read_bundle(toy).masks == "shares"
+
+
+def test_a_disk_and_its_embedding_come_together(toy: Path, tmp_path: Path) -> None:
+    manifest, graphs = toy_bundle.values(geometry=SMALL)
+    assert "outputs after masks" in refusal(write_bundle, replace(manifest, disk=None), graphs, "", tmp_path / "less")
+    bare, graphs = toy_bundle.values(geometry=SMALL, classes_only=True)
+    assert "outputs after masks and embedding" in refusal(
+        write_bundle, replace(bare, disk=manifest.disk), graphs, "", tmp_path / "more"
+    )
+    assert "did you mean 'independent'" in refusal(
+        write_bundle, replace(bare, masks="indepndent"), graphs, "", tmp_path / "masks"
+    )
 
 
 def test_an_existing_folder_is_overwritten_only_on_request(toy: Path) -> None:

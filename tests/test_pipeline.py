@@ -106,6 +106,19 @@ def test_an_impulse_at_every_phase_is_heard_after_the_declared_latency(small: Bu
     assert abs(heard.max() - 1) < 1e-5
 
 
+@pytest.mark.parametrize("hops", [1, 3])
+def test_independent_masks_leave_a_residual_that_makes_up_the_mix(tmp_path: Path, hops: int) -> None:
+    """Masks that add up to more than one, or less: what was selected and the residual are the mix all the same."""
+    bundle = read_bundle(toy_bundle.make(tmp_path, geometry=SMALL, hops=(1, 3), classes_only=True))
+    pipeline = Pipeline(bundle, Selection.stems(bundle, "all", residual=True), 2, provider="cpu", hops=hops)
+    x = noise(2, 960)
+    heard = pipeline.process(x)
+    late = pipeline.latency_samples
+    assert np.abs(heard[:-1].sum(axis=0)[:, late:] - x[:, :-late]).max() > 0.1 * np.abs(x).max()
+    np.testing.assert_allclose(heard.sum(axis=0)[:, late:], x[:, :-late], atol=1e-5)
+    contract.verify(as_stage(pipeline), x)
+
+
 def test_residual_is_what_nobody_selected(small: Bundle) -> None:
     pipeline = Pipeline(small, buses("drums", "disc(0.3,0,r=0.5)&speech", residual=True), 2, provider="cpu")
     signal = noise(2, 1500)

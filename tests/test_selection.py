@@ -533,6 +533,20 @@ def test_a_program_for_another_model_or_other_buses_is_refused():
             Program(bundle, names, code)
 
 
+def test_a_model_with_classes_only_refuses_regions_in_one_line_and_takes_the_rest():
+    bare = replace(BUNDLE, disk=None, name="bare")
+    wanted = r"^bus 'b0': column 10: disc needs a disk, model 'bare' has classes only; expected speech, music, .* or mix"
+    for text in ("speech & disc(0,0,1)", "speech & region(a)"):
+        with pytest.raises(ExpressionError, match=wanted.replace("disc", "disc|certain")) as refused:
+            compile(replace(choose(text), regions=(("a", Certain(0.5, 1.0)),)), bare)
+        assert "\n" not in str(refused.value)
+    masks, _ = frames()
+    found = run(choose("speech | 0.5*drums", "mix - male", residual=True), masks, masks[:, :0], bare)
+    np.testing.assert_array_equal(found, run(choose("speech | 0.5*drums", "mix - male", residual=True), *frames()))
+    with pytest.raises(ControlError, match="another model than 'bare'"):
+        Program(bare, ("a",), compile(choose("disc(0,0,1)"), BUNDLE).code)
+
+
 # The laws.
 
 

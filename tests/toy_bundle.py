@@ -15,7 +15,19 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from sepstream.contract import GEOMETRIES, BandSpec, Bundle, ClassSpec, DiskSpec, GraphSpec, StftSpec, TensorSpec, write_bundle
+from sepstream.contract import (
+    GEOMETRIES,
+    INDEPENDENT,
+    SHARES,
+    BandSpec,
+    Bundle,
+    ClassSpec,
+    DiskSpec,
+    GraphSpec,
+    StftSpec,
+    TensorSpec,
+    write_bundle,
+)
 
 CLASSES = (
     ClassSpec("speech", None, "#d1495b"),
@@ -41,11 +53,16 @@ def make(
     lookahead_hops: int = 0,
     bins: int | None = None,
     sample_rate_hz: int = 48000,
+    classes_only: bool = False,
 ) -> Path:
-    """Write the toy bundle as ``folder / name`` and return that path; ``bins`` is the network's band."""
+    """Write the toy bundle as ``folder / name`` and return that path; ``bins`` is the network's band.
+
+    ``classes_only``: without a disk, and with masks of which each is a sigmoid on its own.
+    """
     bundle, files = values(
-        name=name, geometry=geometry, hops=hops, lookahead_hops=lookahead_hops, bins=bins, sample_rate_hz=sample_rate_hz
-    )
+        name=name, geometry=geometry, hops=hops, lookahead_hops=lookahead_hops, bins=bins, sample_rate_hz=sample_rate_hz,
+        classes_only=classes_only,
+    )  # fmt: skip
     return write_bundle(bundle, files, CARD, Path(folder) / name).folder
 
 
@@ -57,11 +74,12 @@ def values(
     lookahead_hops: int = 0,
     bins: int | None = None,
     sample_rate_hz: int = 48000,
+    classes_only: bool = False,
 ) -> tuple[Bundle, dict[str, bytes]]:
     """What ``write_bundle`` takes: a manifest whose hashes are still blank, and the graphs by file name."""
     stft = GEOMETRIES[geometry] if isinstance(geometry, str) else geometry
     bins = bins or stft.bins // 3
-    specs = tuple(graph_spec(count, lookahead_hops, bins) for count in hops)
+    specs = tuple(graph_spec(count, lookahead_hops, bins, classes_only) for count in hops)
     bundle = Bundle(
         name=name,
         kind="step",
@@ -70,7 +88,7 @@ def values(
         lookahead_hops=lookahead_hops,
         band=BandSpec(bins, bins * 3 // 4, bins),
         classes=CLASSES,
-        disk=disk(),
+        disk=None if classes_only else disk(),
         graphs=specs,
         opset=OPSET,
         card_sha256="",
@@ -79,8 +97,9 @@ def values(
         parity={"largest difference": 0.0},
         licence={"weights": "CC0-1.0", "data": "none"},
         folder=Path(),
+        masks=INDEPENDENT if classes_only else SHARES,
     )
-    return bundle, {spec.file: graph_bytes(spec.hops, lookahead_hops, bins) for spec in specs}
+    return bundle, {spec.file: graph_bytes(spec.hops, lookahead_hops, bins, classes_only) for spec in specs}
 
 
 def disk() -> DiskSpec:
@@ -91,7 +110,7 @@ def disk() -> DiskSpec:
     return DiskSpec(1.0, (2.0,) * len(CLASSES), tuple(tuple(row) for row in vectors.tolist()))
 
 
-def graph_spec(hops: int, lookahead_hops: int, bins: int) -> GraphSpec:
+def graph_spec(hops: int, lookahead_hops: int, bins: int, classes_only: bool = False) -> GraphSpec:
     states = [("mean", (1, bins))] + ([("delay", (lookahead_hops, bins))] if lookahead_hops else [])
     return GraphSpec(
         file=f"step{hops}.onnx",
@@ -100,7 +119,7 @@ def graph_spec(hops: int, lookahead_hops: int, bins: int) -> GraphSpec:
         inputs=(TensorSpec("magnitude", (hops, bins)), *(TensorSpec(f"{n}_in", s) for n, s in states)),
         outputs=(
             TensorSpec("masks", (hops, len(CLASSES), bins)),
-            TensorSpec("embedding", (hops, 2, bins)),
+            *([] if classes_only else [TensorSpec("embedding", (hops, 2, bins))]),
             *(TensorSpec(f"{n}_out", s) for n, s in states),
         ),
         states=tuple((f"{n}_in", f"{n}_out") for n, _ in states),
@@ -108,19 +127,20 @@ def graph_spec(hops: int, lookahead_hops: int, bins: int) -> GraphSpec:
 
 
 @lru_cache
-def graph_bytes(hops: int, lookahead_hops: int, bins: int) -> bytes:
+def graph_bytes(hops: int, lookahead_hops: int, bins: int, classes_only: bool = False) -> bytes:
     """The serialised ONNX model of ``graph_spec`` with the same arguments."""
-    net, spec = Net(bins), graph_spec(hops, lookahead_hops, bins)
+    net, spec = Net(bins), graph_spec(hops, lookahead_hops, bins, classes_only)
     frames, mean, heard = net.split("magnitude", hops), "mean_in", []
     queue = (net.split("delay_in", lookahead_hops) if lookahead_hops else []) + frames
     if lookahead_hops:
         net("Concat", *queue[hops:], to="delay_out", axis=0)
     for newest, frame in zip(frames, queue, strict=False):
         mean = net("Add", net("Mul", mean, "memory"), net("Mul", newest, "forget"))
-        heard.append(net.frame(frame, mean))
+        heard.append(net.frame(frame, mean, independent=classes_only))
     net("Identity", mean, to="mean_out")
     net("Concat", *(masks for masks, _ in heard), to="masks", axis=0)
-    net("Concat", *(embedding for _, embedding in heard), to="embedding", axis=0)
+    if not classes_only:
+        net("Concat", *(embedding for _, embedding in heard), to="embedding", axis=0)
     return model_bytes(net.nodes, spec, net.constants)
 
 
@@ -171,13 +191,14 @@ class Net:
         self.nodes.append(helper.make_node("Split", outputs=parts, axis=axis, **given))
         return parts
 
-    def frame(self, magnitude: str, mean: str) -> tuple[str, str]:
+    def frame(self, magnitude: str, mean: str, independent: bool) -> tuple[str, str]:
         """(1, bins) magnitude and running mean -> names of masks (1, classes, bins) and embedding (1, 2, bins)."""
         level = self("Div", magnitude, self("Add", magnitude, "floor"))
         onset = self("Div", magnitude, self("Add", self("Add", magnitude, mean), "floor"))
         u = self("Add", self("Mul", "out", self("Add", onset, "half")), self("Mul", "side", level))
         logits = self("Mul", "scale", self.asinh(self("MatMul", "vectors", self.lift(u))))
-        masks = self("Concat", *(self("Softmax", part, axis=0) for part in self.split(logits, 2, sizes="levels")), axis=0)
+        levels = [] if independent else self.split(logits, 2, sizes="levels")
+        masks = self("Concat", *(self("Softmax", part, axis=0) for part in levels), axis=0) if levels else self("Sigmoid", logits)
         return self("Unsqueeze", masks, "first"), self("Unsqueeze", u, "first")
 
     def lift(self, u: str) -> str:

@@ -19,7 +19,13 @@ more ``.onnx`` files, ``card.md`` for people, and ``bundle.json``, which holds t
                              {"name": "h_out", "shape": [3, 22, 64], "dtype": "float32"}],
                  "states": [["h_in", "h_out"]]}],
      "opset": 20, "card_sha256": "2c26...",
-     "training": {"steps": 6000}, "scores": {"SI-SDR dB": {"speech": 12.1}}, "parity": {}, "licence": {"weights": "MIT"}}
+     "training": {"steps": 6000}, "scores": {"SI-SDR dB": {"speech": 12.1}}, "parity": {}, "licence": {"weights": "MIT"},
+     "masks": "shares"}
+
+``disk`` is null where a model has no embedding: its graphs then have no such output, and it takes classes only, no regions.
+``masks`` are "shares", of which each level of the class tree sums to one (a manifest that does not say, means these), or
+"independent": each lies within 0 and 1 on its own, several may claim a bin, or none. What nobody claims, and minus what is
+claimed twice, is in the residual: it is the mix minus all that was selected, whatever the masks.
 
 ``read_bundle`` believes none of it: every field, every hash and the inside of every ONNX file are checked (see
 ``onnxfile``), and what it returns can be run. Any other outcome is a BundleError of one line.
@@ -34,7 +40,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
@@ -47,6 +53,7 @@ from .paths import data_dir
 FORMAT = 1
 KINDS = ("step", "window")
 LATER_KINDS = ("offline",)  # named in the design, not run by this version
+SHARES, INDEPENDENT = MASKS = ("shares", "independent")
 
 MANIFEST, CARD = "bundle.json", "card.md"
 MAX_TEXT_BYTES = 1 << 20  # of bundle.json, and of card.md
@@ -208,7 +215,7 @@ class GraphSpec:
     """One ONNX file that takes ``hops`` frames per call.
 
     Inputs: magnitude (hops, band bins), then the states. Outputs: masks (hops, classes, band bins),
-    embedding (hops, dim, band bins), then the states. ``states`` pairs (input name, output name) in order,
+    embedding (hops, dim, band bins) if there is a disk, then the states. ``states`` pairs (input name, output name) in order,
     equal in shape within a pair and between the graphs of a bundle.
     """
 
@@ -238,7 +245,7 @@ class Bundle:
     lookahead_hops: int
     band: BandSpec
     classes: tuple[ClassSpec, ...]
-    disk: DiskSpec
+    disk: DiskSpec | None
     graphs: tuple[GraphSpec, ...]
     opset: int
     card_sha256: str
@@ -247,6 +254,7 @@ class Bundle:
     parity: Mapping[str, Any]
     licence: Mapping[str, Any]
     folder: Path
+    masks: str = SHARES
 
     @property
     def latency_samples(self) -> int:
@@ -283,8 +291,14 @@ class Bundle:
         return tuple(c.name for c in self.classes if c.name not in above)
 
     @property
+    def embedding_dim(self) -> int:
+        """Components of an embedding u; 0 of a model without a disk."""
+        return self.disk.dim if self.disk else 0
+
+    @property
     def levels(self) -> tuple[slice, ...]:
-        """The rows of the masks that sum to one: parents then leaves, or all of a flat tree."""
+        """The rows of the masks that share the bins, and sum to one where masks are shares: parents then leaves, or all of a
+        flat tree."""
         count = len(self.parents)
         return (slice(0, count), slice(count, len(self.classes)))[: 1 + (count < len(self.classes))]
 
@@ -397,7 +411,7 @@ def _bundle_from_manifest(tree: Any, folder: Path) -> Bundle:
         raise fault("format", tree.get("format"), str(FORMAT), "use a version of sepstream that reads this format")
     _check_kind(tree.get("kind"))
     hints = {name: hint for name, hint in get_type_hints(Bundle).items() if name != "folder"}
-    values = _values({"format": int, "latency_samples": int, **hints}, tree, "")
+    values = _values({"format": int, "latency_samples": int, **hints}, {"masks": SHARES, **tree}, "")
     latency = values.pop("latency_samples")
     bundle = Bundle(**{name: values[name] for name in hints}, folder=folder)
     if latency != bundle.latency_samples:
@@ -424,7 +438,7 @@ def _values(hints: Mapping[str, Any], tree: Any, where: str) -> dict[str, Any]:
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:
-    """A JSON value -> ``kind``: int, float, str, None or str, a tuple, a dataclass, or a mapping of plain facts."""
+    """A JSON value -> ``kind``: int, float, str, a tuple, a dataclass, None or one of these, or a mapping of plain facts."""
     if isinstance(kind, type) and is_dataclass(kind):
         values = _values(get_type_hints(kind), value, where)
         with _naming(where, "."):
@@ -434,7 +448,8 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if get_origin(kind) is Mapping:
         return _facts(_object(value, where), where, 0)
     if isinstance(kind, UnionType):
-        return None if value is None else _value(str, value, where)
+        (inner,) = (each for each in get_args(kind) if each is not NoneType)
+        return None if value is None else _value(inner, value, where)
     return _SCALARS[kind](value, where)
 
 
@@ -513,8 +528,10 @@ def _check_bundle(bundle: Bundle) -> None:
             raise fault(field, getattr(bundle, field), f"{low} to {high}")
     if bundle.band.bins > bundle.stft.bins:
         raise fault("band.bins", bundle.band.bins, f"{bundle.stft.bins} at most, the bins of the STFT")
+    if bundle.masks not in MASKS:
+        raise BundleError(f"masks is {bundle.masks!r:.80}; {nearest(bundle.masks, MASKS)}; export the bundle again")
     _check_classes(bundle)
-    if len(bundle.disk.vectors) != len(bundle.classes):
+    if bundle.disk and len(bundle.disk.vectors) != len(bundle.classes):
         raise fault("disk.vectors", Words(f"{len(bundle.disk.vectors)} rows"), f"{len(bundle.classes)}, one per class")
     _check_graphs(bundle)
 
@@ -561,19 +578,22 @@ def _is_context(shapes: Sequence[tuple[int, ...]], bundle: Bundle) -> bool:
 def _check_graph(spec: GraphSpec, bundle: Bundle) -> None:
     _match("file", spec.file, r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\.onnx", "a plain file name that ends in .onnx")
     _match("sha256", spec.sha256, r"[0-9a-f]{64}", "64 hex digits")
-    states_in, states_out = spec.inputs[1:], spec.outputs[2:]
+    found = 2 if bundle.disk else 1  # outputs that are no states
+    states_in, states_out = spec.inputs[1:], spec.outputs[found:]
     names = [tensor.name for tensor in (*spec.inputs, *spec.outputs)]
     if len(set(names)) < len(names):
         raise fault("inputs, outputs", names, "each name once")
     pairs = tuple((before.name, after.name) for before, after in zip(states_in, states_out, strict=False))
-    if spec.states != pairs or len(spec.inputs) != 1 + len(pairs) or len(spec.outputs) != 2 + len(pairs):
-        raise fault("states", spec.states, "in order, pairs of all inputs but the first and all outputs but the first two")
-    bins, classes, dim = bundle.band.bins, len(bundle.classes), bundle.disk.dim
+    if spec.states != pairs or len(spec.inputs) != 1 + len(pairs) or len(spec.outputs) != found + len(pairs):
+        outputs = "masks and embedding" if bundle.disk else "masks"
+        raise fault("states", spec.states, f"in order, pairs of all inputs but the first and all outputs after {outputs}")
+    bins, classes, dim = bundle.band.bins, len(bundle.classes), bundle.embedding_dim
     _check_shape("inputs[0]", spec.inputs[0], (spec.hops, bins), "hops, band bins")
     _check_shape("outputs[0]", spec.outputs[0], (spec.hops, classes, bins), "hops, classes, band bins")
-    _check_shape("outputs[1]", spec.outputs[1], (spec.hops, dim, bins), "hops, dim, band bins")
+    if bundle.disk:
+        _check_shape("outputs[1]", spec.outputs[1], (spec.hops, dim, bins), "hops, dim, band bins")
     for i, (before, after) in enumerate(zip(states_in, states_out, strict=True)):
-        _check_shape(f"outputs[{2 + i}]", after, before.shape, f"as {before.name!r}")
+        _check_shape(f"outputs[{found + i}]", after, before.shape, f"as {before.name!r}")
 
 
 def _check_shape(field: str, tensor: TensorSpec, shape: tuple[int, ...], meaning: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .contract import CARD, MANIFEST, Bundle, GraphSpec, TensorSpec, manifest_tree
+from .contract import CARD, INDEPENDENT, MANIFEST, Bundle, GraphSpec, TensorSpec, manifest_tree
 from .disk import prototypes
 
 COLUMN = 10
@@ -21,7 +21,7 @@ def as_json(bundle: Bundle) -> dict[str, Any]:
         "latency_ms": _ms(bundle, bundle.latency_samples),
         "parents": list(bundle.parents),
         "leaves": list(bundle.leaves),
-        "prototypes": dict(zip(bundle.class_names, prototypes(bundle.disk).round(4).tolist(), strict=True)),
+        "prototypes": _prototypes(bundle, 4),
         "file_bytes": file_bytes(bundle),
         "folder": str(bundle.folder),
     }
@@ -45,14 +45,21 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     if bundle.kind == "window":
         yield "window", _window(bundle)
     yield from _titled("classes", _tree(bundle))
-    yield "disk", f"{bundle.disk.dim} dimensions, curvature {bundle.disk.curvature:g}"
-    if bundle.disk.dim == 2:
-        places = zip(bundle.class_names, prototypes(bundle.disk), strict=True)
+    if bundle.masks == INDEPENDENT:
+        yield "masks", "each on its own: they need not sum to one"
+    yield "disk", f"{bundle.disk.dim} dimensions, curvature {bundle.disk.curvature:g}" if bundle.disk else "none: no regions"
+    if bundle.embedding_dim == 2:
+        places = _prototypes(bundle, 2).items()
         yield "", "  typically " + ", ".join(f"{name} ({x:.2f}, {y:.2f})" for name, (x, y) in places)
     sizes = file_bytes(bundle)
     yield from _titled("graphs", [line for spec in bundle.graphs for line in _graph(spec, sizes[spec.file])])
     for title in ("training", "scores", "parity", "licence"):
         yield from _titled(title, [f"{name}: {value}" for name, value in _flat(getattr(bundle, title))])
+
+
+def _prototypes(bundle: Bundle, digits: int) -> dict[str, list[float]]:
+    """A typical place of each class on the disk; nothing of a model that has none."""
+    return dict(zip(bundle.class_names, prototypes(bundle.disk).round(digits).tolist(), strict=True)) if bundle.disk else {}
 
 
 def _titled(title: str, lines: Sequence[str]) -> Iterator[tuple[str, str]]:

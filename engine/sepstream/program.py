@@ -123,9 +123,9 @@ class Program:
     def __init__(self, bundle: Bundle, buses: tuple[str, ...], code: Code, gains: F32 | None = None) -> None:
         self.bundle, self.buses, self.code = bundle, buses, code
         self._gains = np.ones(len(buses), np.float32) if gains is None else gains
-        width, bins = len(bundle.disk.vectors[0]), bundle.band.bins
+        width, bins = bundle.embedding_dim + 1, bundle.band.bins
         self._check(width)
-        self._limit = MAX_RADIUS if bundle.disk.curvature else 0.0
+        self._limit = MAX_RADIUS if bundle.disk and bundle.disk.curvature else 0.0
         self._lifted = np.zeros((width if code.lifts else 0, bins))
         self._distances = np.zeros((len(code.forms), bins))
         self._stack = np.zeros((code.depth, bins), np.float32)
@@ -134,7 +134,8 @@ class Program:
         op, a, _ = self.code.steps.T
         named, drawn = a[op == kernels.CLASS], (op == kernels.ELLIPSE) | (op == kernels.LASSO)
         known = ((named >= 0) & (named < len(self.bundle.classes))).all()
-        if not known or self.code.forms.shape[1] != 2 + width or (drawn.any() and width != 3):
+        measured = self.code.lifts and not self.bundle.disk
+        if not known or measured or self.code.forms.shape[1] != 2 + width or (drawn.any() and width != 3):
             raise ControlError(f"compiled program: it is for another model than '{self.bundle.name}'; send the scene again")
         if self.code.buses != len(self.buses):
             raise ControlError(f"compiled program: {self.code.buses} buses; expected {len(self.buses)}; send the scene again")
@@ -149,9 +150,9 @@ class Program:
         The masks are those before the faders. The residual is 1 - the sum of the others after smoothing, so that all
         buses together are the mix at any moment.
         """
-        hops, bins, disk, code = len(out), self.bundle.band.bins, self.bundle.disk, self.code
+        hops, bins, code = len(out), self.bundle.band.bins, self.code
         assert masks.shape == (hops, len(self.bundle.classes), bins), masks.shape
-        assert embedding.shape == (hops, len(disk.vectors[0]) - 1, bins), embedding.shape
+        assert embedding.shape == (hops, self.bundle.embedding_dim, bins), embedding.shape
         assert out.shape == (hops, len(self.buses), bins) and out.shape[1:] == state.shape, (out.shape, state.shape)
         kernels.run_program(
             code.steps, code.numbers, code.forms, code.outlines, self._limit,

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .contract import Bundle
+from .contract import Bundle, DiskSpec
 from .disk import REGIONS, Annulus, Band, Cell, Certain, Disc, Ellipse, HalfPlane, Lasso, Region, Side
 from .errors import ExpressionError, nearest
 from .expression import (
@@ -257,7 +257,7 @@ class _Writer:
 
     def __init__(self, bundle: Bundle, regions: Mapping[str, Region]) -> None:
         self.bundle, self.disk, self.names, self.regions = bundle, bundle.disk, bundle.class_names, regions
-        self.width = len(bundle.disk.vectors[0])
+        self.width = bundle.embedding_dim + 1
         self.steps: list[tuple[int, int, int]] = []
         self.numbers: list[tuple[float, ...]] = []
         self.forms: list[tuple[float, ...]] = []
@@ -304,22 +304,30 @@ class _Writer:
             raise ExpressionError(f"column {column}: unknown class '{name}'; {nearest(name, ['mix', *self.names])}")
         return self.names.index(name)
 
-    def _check_disk(self, region: Region, column: int) -> None:
-        if region.needs_disk and (self.disk.curvature == 0 or self.width != 3):
-            space = "Euclidean" if self.disk.curvature == 0 else f"of {self.width - 1} dimensions"
+    def _disk_for(self, region: Region, column: int) -> DiskSpec:
+        """The model's disk, if ``region`` can be measured on it."""
+        disk = self.disk
+        if disk is None:
+            raise ExpressionError(
+                f"column {column}: {region.call} needs a disk, model '{self.bundle.name}' has classes only; "
+                f"expected {', '.join(self.names)} or mix, or a model with a disk"
+            )
+        if region.needs_disk and (disk.curvature == 0 or disk.dim != 2):
+            space = "Euclidean" if disk.curvature == 0 else f"of {disk.dim} dimensions"
             raise ExpressionError(
                 f"column {column}: {region.call} needs a disk, the model's space is {space}; expected cell(NAME) or side(NAME)"
             )
+        return disk
 
     def _region(self, region: Region, column: int) -> None:
-        self._check_disk(region, column)
+        disk = self._disk_for(region, column)
         match region:
             case Disc() | HalfPlane() | Annulus() | Certain():
                 self._band(region.band(), region.soft)
             case Cell(name=name):
-                self._cell(self._class(name, column), region.soft)
+                self._cell(self._class(name, column), region.soft, disk)
             case Side(name=name):
-                row = self._row(self._class_form(self._class(name, column), 1.0))
+                row = self._row(_class_form(disk, self._class(name, column), 1.0))
                 self.put(kernels.BAND, row, numbers=(0.0, math.inf, region.soft))
             case Ellipse(x=x, y=y, a=a, b=b):
                 turn = math.radians(region.angle)
@@ -334,12 +342,11 @@ class _Writer:
         kind = kernels.POINT if band.around == "point" else kernels.LINE
         self.put(kernels.BAND, self._row((kind, 1.0, *band.vector)), numbers=(band.low, band.high, soft))
 
-    def _cell(self, own: int, soft: float) -> None:
+    def _cell(self, own: int, soft: float, disk: DiskSpec) -> None:
         """The level's logits, in units of twice its mean steepness (disk.Cell), lie in rows side by side."""
         level = [self.names.index(name) for name in self._level(self.names[own])]
-        scale = self.disk.scale
-        unit = 2 * sum(scale[index] for index in level) / len(level)
-        rows = [self._class_form(index, scale[index] / unit) for index in level]
+        unit = 2 * sum(disk.scale[index] for index in level) / len(level)
+        rows = [_class_form(disk, index, disk.scale[index] / unit) for index in level]
         starts = [at for at in range(len(self.forms)) if self.forms[at : at + len(rows)] == rows] or [len(self.forms)]
         if starts[0] == len(self.forms):
             self.forms += rows
@@ -352,14 +359,15 @@ class _Writer:
             raise ExpressionError(f"cell({name}): the class is in the middle of the tree; {nearest(name, level)}")
         return level
 
-    def _class_form(self, index: int, factor: float) -> tuple[float, ...]:
-        return (kernels.LINE if self.disk.curvature else kernels.FLAT, factor, *self.disk.vectors[index])
-
     def _row(self, form: tuple[float, ...]) -> int:
         """Where ``form`` is measured: once, however many regions use it."""
         if form not in self.forms:
             self.forms.append(form)
         return self.forms.index(form)
+
+
+def _class_form(disk: DiskSpec, index: int, factor: float) -> tuple[float, ...]:
+    return (kernels.LINE if disk.curvature else kernels.FLAT, factor, *disk.vectors[index])
 
 
 def read_selection(table: Mapping[str, Any]) -> Selection:

@@ -31,7 +31,8 @@ class ModelState(NamedTuple):
 
 
 class Separation(NamedTuple):
-    """``masks`` (hops, classes, band bins) and ``embedding`` (hops, dim, band bins); good until the next call."""
+    """``masks`` (hops, classes, band bins) and ``embedding`` (hops, dim, band bins), dim 0 where the model has no disk; good
+    until the next call."""
 
     masks: F32
     embedding: F32
@@ -49,7 +50,9 @@ class Separator:
         self.session = _open_session(bundle, self.graph, provider)
         self.provider = "cuda" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
         self._magnitude = self._buffer(self.graph.inputs[0].shape)
-        self._outputs = [self._buffer(spec.shape) for spec in self.graph.outputs[:2]]
+        self._found = self.graph.outputs[: len(self.graph.outputs) - len(self.graph.states)]
+        self._outputs = [self._buffer(spec.shape) for spec in self._found]
+        self._nowhere = np.zeros((hops, 0, bundle.band.bins), np.float32)  # the embedding of a model without a disk
         self._states = [[self._buffer(spec.shape) for spec in self.graph.inputs[1:]] for _ in range(2)]
         self._bindings = [self._bind(turn) for turn in range(2)]
         self._options = [self._run_options(turn) for turn in range(2)]
@@ -72,8 +75,9 @@ class Separator:
         self._magnitude.write(magnitude)
         self.session.run_with_iobinding(self._bindings[turn], self._options[turn])
         self._call += 1
-        masks, embedding = self._outputs
-        return Separation(masks.read(), embedding.read()), ModelState(tuple(self._states[1 - turn]), self._call)
+        masks, *embedding = (output.read() for output in self._outputs)
+        found = Separation(masks, *(embedding or [self._nowhere]))
+        return found, ModelState(tuple(self._states[1 - turn]), self._call)
 
     def _load(self, state: ModelState) -> None:
         self._check_alive(state)
@@ -92,7 +96,7 @@ class Separator:
         binding = self.session.io_binding()
         before, after = self._states[turn], self._states[1 - turn]
         binding.bind_ortvalue_input(self.graph.inputs[0].name, self._magnitude.value)
-        for spec, buffer in zip(self.graph.outputs[:2], self._outputs, strict=True):
+        for spec, buffer in zip(self._found, self._outputs, strict=True):
             binding.bind_ortvalue_output(spec.name, buffer.value)
         for (name_in, name_out), old, new in zip(self.graph.states, before, after, strict=True):
             binding.bind_ortvalue_input(name_in, old.value)

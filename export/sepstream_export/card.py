@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sepstream.contract import Bundle
+from sepstream.contract import INDEPENDENT, Bundle
 from sepstream_training.recipe import DataSpec, Recipe
 
 from .evaluate import table
@@ -22,7 +22,7 @@ def licence(data: DataSpec, given: str = "") -> dict[str, str]:
 
 
 def text(bundle: Bundle, recipe: Recipe, speed: Speed, size_bytes: int) -> str:
-    tree = ", ".join(f"{parent} ({', '.join(members)})" for parent, members in recipe.classes.items())
+    tree = ", ".join(name if recipe.is_flat else f"{name} ({', '.join(leaves)})" for name, leaves in recipe.classes.items())
     ms = 1000 * bundle.latency_samples / bundle.sample_rate_hz
     sections = [
         f"# {bundle.name}",
@@ -33,8 +33,7 @@ def text(bundle: Bundle, recipe: Recipe, speed: Speed, size_bytes: int) -> str:
         "## Speed\n\n" + _speed(speed, bundle.is_live),
         "## Training\n\n" + _facts(bundle.training) + f"\n- network: {recipe.model.kind}, {_options(recipe.model.options)}",
         "## Data and licences\n\n" + _facts(bundle.licence),
-        "## Parity\n\nLargest differences of masks and embedding against torch on the whole signal, of the manifest's disk head "
-        "against the graph's, and the sound of the pipeline against a float64 overlap-add:\n\n" + _facts(bundle.parity),
+        _parity(bundle),
         "## Limits\n\n" + _limits(bundle, recipe),
     ]
     return "\n\n".join(part for part in sections if part) + "\n"
@@ -71,12 +70,25 @@ def _speed(speed: Speed, live: bool) -> str:
     )
 
 
+def _parity(bundle: Bundle) -> str:
+    compared = "masks and embedding against torch on the whole signal, of the manifest's disk head against the graph's"
+    compared = compared if bundle.disk else "masks against torch on the whole signal"
+    about = f"Largest differences of {compared}, and the sound of the pipeline against a float64 overlap-add:"
+    return f"## Parity\n\n{about}\n\n{_facts(bundle.parity)}"
+
+
 def _facts(facts: Mapping[str, Any]) -> str:
     return "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in facts.items())
 
 
 def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in options.items())
+
+
+def _strangers(bundle: Bundle) -> str:
+    if bundle.masks == INDEPENDENT:
+        return "- Each mask is on its own: what no class claims is in the residual, and so is, inverted, what several claim."
+    return "- Anything that is none of the classes (other instruments, singing, noise) goes to the nearest one."
 
 
 def _limits(bundle: Bundle, recipe: Recipe) -> str:
@@ -86,7 +98,7 @@ def _limits(bundle: Bundle, recipe: Recipe) -> str:
     )
     return (
         f"- The network hears 0 to {band_khz:.1f} kHz; above, masks follow the mean of {low_khz:.1f} to {high_khz:.1f} kHz.\n"
-        "- Anything that is none of the classes (other instruments, singing, noise) goes to the nearest one.\n"
+        f"{_strangers(bundle)}\n"
         "- Masks keep the phase of the mixture: where two sources share a bin, both are heard.\n"
         "- Level matters a little: it was trained on mixtures between "
         f"{recipe.mix.mix_low_db:g} and {recipe.mix.mix_high_db:g} dBFS RMS."

@@ -1,4 +1,4 @@
-"""A trained network as ONNX bytes: fixed shapes, states in the open, masks and embedding out."""
+"""A trained network as ONNX bytes: fixed shapes, states in the open, masks out, and the embedding if there is a disk."""
 
 import logging
 import warnings
@@ -16,7 +16,10 @@ OPSET = 20
 
 
 class StepGraph(nn.Module):
-    """What a call of the bundle does: magnitude (hops, bins), state -> masks (hops, classes, bins), embedding, state."""
+    """What a call of the bundle does: magnitude (hops, bins), state -> masks (hops, classes, bins), embedding, state.
+
+    Of a network without a disk, the embedding is left out.
+    """
 
     def __init__(self, network: StreamingNetwork, levels: list[slice]) -> None:
         super().__init__()
@@ -24,7 +27,7 @@ class StepGraph(nn.Module):
 
     def forward(self, magnitude: Tensor, state: Tensor) -> tuple[Tensor, ...]:
         logits, embedding, after = self.network.step(magnitude[None], state)
-        return class_masks(logits, self.levels)[0], embedding[0], after
+        return class_masks(logits, self.levels)[0], *_if_any(embedding[0]), after
 
 
 class WindowGraph(nn.Module):
@@ -41,7 +44,12 @@ class WindowGraph(nn.Module):
         heard = torch.cat([context, magnitude])
         logits, embedding = self.network(heard[None])
         given = slice(self.past, self.past + hops)
-        return class_masks(logits[:, given], self.levels)[0], embedding[0, given], heard[hops:]
+        return class_masks(logits[:, given], self.levels)[0], *_if_any(embedding[0, given]), heard[hops:]
+
+
+def _if_any(embedding: Tensor) -> tuple[Tensor, ...]:
+    """(hops, dim, bins), an output where dim is not 0."""
+    return (embedding,) if embedding.shape[1] else ()
 
 
 def export_window(network: Network, levels: list[slice], window: WindowSpec) -> tuple[bytes, GraphSpec]:
@@ -57,11 +65,11 @@ def export_graph(network: StreamingNetwork, levels: list[slice], hops: int) -> t
 
 
 def _export(graph: nn.Module, example: tuple[Tensor, Tensor], state: str, file: str) -> tuple[bytes, GraphSpec]:
-    """``graph`` of (magnitude, state) -> (masks, embedding, state), for inputs of the shapes of ``example``."""
+    """``graph`` of (magnitude, state) -> (masks, embedding if any, state), for inputs of the shapes of ``example``."""
     graph = graph.eval()
-    names_in, names_out = ["magnitude", state], ["masks", "embedding", f"{state}_out"]
     with torch.no_grad():
         shapes_out = [tuple(value.shape) for value in graph(*example)]
+    names_in, names_out = ["magnitude", state], ["masks", *["embedding"][: len(shapes_out) - 2], f"{state}_out"]
     spec = GraphSpec(
         file=file,
         sha256="",

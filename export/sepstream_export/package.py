@@ -8,7 +8,17 @@ from typing import Any
 
 import torch
 
-from sepstream.contract import MANIFEST, BandSpec, Bundle, ClassSpec, DiskSpec, GraphSpec, write_bundle
+from sepstream.contract import (
+    INDEPENDENT,
+    MANIFEST,
+    SHARES,
+    BandSpec,
+    Bundle,
+    ClassSpec,
+    DiskSpec,
+    GraphSpec,
+    write_bundle,
+)
 from sepstream.errors import BundleError
 from sepstream_training.draw import colour
 from sepstream_training.models import Network, StreamingNetwork
@@ -50,15 +60,16 @@ def export(
         if imported:
             checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
         recipe, network = load_network(checkpoint)
-        network.head.temperature = temperature
-        exported = _graphs(recipe, network)
+        levels = network.shares(recipe.levels)
+        _set_temperature(network, temperature)
+        exported = _graphs(recipe, network, levels)
         files = {spec.file: data for data, spec in exported}
         draft = _manifest(recipe, network, name, [spec for _, spec in exported])
         whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
         facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
         draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
-        parity = measure(network, recipe.levels, trial)
+        parity = measure(network, levels, trial)
         speed = time_per_hop(trial)
         scores = evaluate(trial) if evaluate else {}
     final = replace(draft, parity=parity.as_dict(), scores=scores)
@@ -73,15 +84,22 @@ def _check_free(out: Path, overwrite: bool) -> None:
         raise BundleError(f"'{out}' exists; expected {wanted}; choose another folder")
 
 
-def _graphs(recipe: Recipe, network: Network) -> list[tuple[bytes, GraphSpec]]:
+def _set_temperature(network: Network, temperature: float) -> None:
+    if network.head is not None:
+        network.head.temperature = temperature
+    elif temperature != 1:
+        raise BundleError(f"temperature is {temperature:g}; expected 1: it belongs to the disk, and this model has none")
+
+
+def _graphs(recipe: Recipe, network: Network, levels: list[slice]) -> list[tuple[bytes, GraphSpec]]:
     """Of a network that streams, for live use and for files; of one that hears both ways, a window."""
     if isinstance(network, StreamingNetwork):
-        return [export_graph(network, recipe.levels, hops) for hops in (1, MANY_HOPS)]
-    return [export_window(network, recipe.levels, recipe.window)]
+        return [export_graph(network, levels, hops) for hops in (1, MANY_HOPS)]
+    return [export_window(network, levels, recipe.window)]
 
 
 def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[GraphSpec]) -> Bundle:
-    parent_of = {leaf: parent for parent, members in recipe.classes.items() for leaf in members}
+    parent_of = {leaf: parent for parent in recipe.parents for leaf in recipe.classes[parent]}
     streams = isinstance(network, StreamingNetwork)
     bin_hz = recipe.sample_rate_hz / recipe.stft.analysis_samples
     low, high = (min(round(hz / bin_hz), recipe.band_bins) for hz in recipe.follow_hz)
@@ -93,12 +111,13 @@ def _manifest(recipe: Recipe, network: Network, name: str, graphs: Sequence[Grap
         lookahead_hops=recipe.lookahead_hops if streams else recipe.window.future,
         band=BandSpec(recipe.band_bins, low, high),
         classes=tuple(ClassSpec(c, parent_of.get(c), colour(i)) for i, c in enumerate(recipe.class_names)),
-        disk=_disk(network.head),
+        disk=None if network.head is None else _disk(network.head),
         graphs=tuple(graphs),
         opset=OPSET,
         card_sha256="",
         training={}, scores={}, parity={}, licence={},
         folder=Path(),
+        masks=INDEPENDENT if network.independent else SHARES,
     )  # fmt: skip
 
 

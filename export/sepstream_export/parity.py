@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sepstream import disk
-from sepstream.contract import Bundle
+from sepstream.contract import Bundle, DiskSpec
 from sepstream.errors import BundleError
 from sepstream.pipeline import Pipeline
 from sepstream.selection import Selection
@@ -35,7 +35,7 @@ AUDIO_LIMIT_DB = 80.0
 
 
 class Found(NamedTuple):
-    """``masks`` (frames, classes, bins) and ``embedding`` (frames, dim, bins) of one signal."""
+    """``masks`` (frames, classes, bins) and ``embedding`` (frames, dim, bins; dim 0 without a disk) of one signal."""
 
     masks: F32
     embedding: F32
@@ -46,7 +46,7 @@ class Parity:
     """Largest differences against torch on the whole signal (cut into windows, for a bundle of that kind): of any mask value,
     of any embedding (relative where it is longer than 1); of masks that the manifest's disk head makes of the graph's
     embedding against the graph's own; and how far the Pipeline's sound lies above its difference from a float64
-    overlap-add, in dB.
+    overlap-add, in dB. A model without a disk has neither embedding nor head.
 
     ``window_snr_db`` proves nothing: so far does the sound of the network on the whole signal lie above what cutting it into
     windows changes."""
@@ -54,8 +54,8 @@ class Parity:
     torch_step: float
     onnx_step: float
     onnx_many: float
-    embedding: float
-    disk_head: float
+    embedding: float | None
+    disk_head: float | None
     pipeline_snr_db: float
     window_snr_db: float | None = None
 
@@ -66,7 +66,7 @@ class Parity:
     def holds(self) -> bool:
         """False for NaN, too."""
         apart = (self.torch_step, self.onnx_step, self.onnx_many, self.embedding, self.disk_head)
-        return all(value <= MASK_LIMIT for value in apart) and self.pipeline_snr_db >= AUDIO_LIMIT_DB
+        return all(value <= MASK_LIMIT for value in apart if value is not None) and self.pipeline_snr_db >= AUDIO_LIMIT_DB
 
 
 def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity:
@@ -80,8 +80,8 @@ def measure(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity
         torch_step=_apart(whole.masks, step.masks),
         onnx_step=_apart(whole.masks, one.masks),
         onnx_many=_apart(whole.masks, many.masks),
-        embedding=max(_relatively_apart(whole.embedding, each.embedding) for each in (step, one, many)),
-        disk_head=_apart(one.masks, _manifest_masks(one.embedding, levels, bundle, network.tied)),
+        embedding=max(_relatively_apart(whole.embedding, each.embedding) for each in (step, one, many)) if bundle.disk else None,
+        disk_head=_apart(one.masks, _manifest_masks(one, levels, bundle.disk, network.tied)) if bundle.disk else None,
         pipeline_snr_db=_pipeline_snr_db(signal, spectra, whole.masks, bundle),
         window_snr_db=_window_snr_db(network, list(levels), bundle, spectra, whole.masks),
     )
@@ -147,8 +147,9 @@ def _calls(graph: WindowGraph, context: Tensor, magnitude: F32, hops: int) -> Fo
     found = []
     with torch.no_grad():
         for start in range(0, len(magnitude), hops):
-            masks, embedding, context = graph(torch.from_numpy(magnitude[start : start + hops]), context)
-            found.append(Found(masks.numpy(), embedding.numpy()))
+            masks, *embedding, context = graph(torch.from_numpy(magnitude[start : start + hops]), context)
+            nowhere = masks[:, :0]
+            found.append(Found(masks.numpy(), *(each.numpy() for each in embedding or [nowhere])))
     return _joined(found)
 
 
@@ -165,9 +166,9 @@ def _joined(found: Sequence[Found]) -> Found:
     return Found(np.concatenate([f.masks for f in found]), np.concatenate([f.embedding for f in found]))
 
 
-def _manifest_masks(embedding: F32, levels: Sequence[slice], bundle: Bundle, tied: Sequence[int]) -> F32:
+def _manifest_masks(found: Found, levels: Sequence[slice], head: DiskSpec, tied: Sequence[int]) -> F32:
     """The masks that the engine's own disk geometry makes of an embedding."""
-    logits = torch.from_numpy(disk.logits(disk.lift(embedding, bundle.disk.curvature), bundle.disk))
+    logits = torch.from_numpy(disk.logits(disk.lift(found.embedding, head.curvature), head))
     return class_masks((tie(logits, tied) if tied else logits)[None], list(levels))[0].numpy()
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .losses import class_masks
+from .losses import class_masks, with_parents
 from .recipe import Recipe
 
 
@@ -20,7 +20,7 @@ class Heard(NamedTuple):
     estimates: Tensor  # (K, C, samples)
     magnitude: Tensor  # (T, F), where a full-scale sine is 0.5
     masks: Tensor  # (T, K, F)
-    embedding: Tensor  # (T, dim, F)
+    embedding: Tensor  # (T, dim, F), dim 0 where the network has no disk
     dominant: Tensor  # (T, F) number of the loudest leaf
 
 
@@ -43,10 +43,10 @@ class Hearing:
         magnitude = spectrum.abs().square().mean(dim=0).sqrt()[:, :bins] * self.scale
         late = self.recipe.lookahead_hops
         logits, embedding = (found[:, late:] for found in network(torch.nn.functional.pad(magnitude, (0, 0, 0, late))[None]))
-        masks = class_masks(logits.float(), self.recipe.levels)[0]
+        masks = class_masks(logits.float(), network.shares(self.recipe.levels))[0]
         heard = self.sound(spectrum * self._full_band(masks).transpose(0, 1)[:, None], mixture.shape[-1])
         power = self.spectra(leaves)[..., :bins].abs().square().sum(dim=1)
-        targets = torch.cat([self._parents(leaves), leaves])
+        targets = with_parents(leaves, self.recipe.families, 0)
         return Heard(mixture, targets, heard, magnitude, masks, embedding[0].float(), power.argmax(dim=0))
 
     def spectra(self, signal: Tensor) -> Tensor:
@@ -71,8 +71,3 @@ class Hearing:
         """(T, K, F) -> (T, K, bins): the bins above the band follow the mean of its top."""
         above = masks[..., self.follow].mean(dim=-1, keepdim=True)
         return torch.cat([masks, above.expand(*above.shape[:-1], self.stft.bins - masks.shape[-1])], dim=-1)
-
-    def _parents(self, leaves: Tensor) -> Tensor:
-        names = self.recipe.leaves
-        families = [[names.index(leaf) for leaf in members] for members in self.recipe.classes.values()]
-        return torch.stack([leaves[members].sum(dim=0) for members in families])

@@ -26,12 +26,12 @@ class Scene(NamedTuple):
     stems: Tensor  # (B, T, K, F) power of each class
     cross: Tensor  # (B, T, K, F) real part of conj(mixture) * class
     leaves: Tensor  # (B, C, T, leaves, F) complex spectra
-    families: list[list[int]]  # the leaves of each parent
+    families: list[list[int]]  # the leaves of each parent; empty where classes are flat
 
     def until(self, frame: int) -> "Scene":
         """Without the frames from ``frame`` on."""
-        early = (each[:, :frame] for each in self[:4])
-        return Scene(*early, self.leaves[:, :, :frame], self.families)
+        magnitude, mix, stems, cross = (each[:, :frame] for each in (self.magnitude, self.mix, self.stems, self.cross))
+        return Scene(magnitude, mix, stems, cross, self.leaves[:, :, :frame], self.families)
 
 
 class Waves:
@@ -56,22 +56,29 @@ class Waves:
 
 def make_scene(leaves: Tensor, families: list[list[int]]) -> Scene:
     """(B, C, T, leaves, F) complex spectra -> Scene; parents, the sums of their ``families``, come first."""
-    parents = torch.stack([leaves[:, :, :, members].sum(dim=3) for members in families], dim=3)
-    mix = parents.sum(dim=3)
+    mix = leaves.sum(dim=3)
     power = _power(mix).sum(dim=1)
     leaf_cross = (mix.real[:, :, :, None] * leaves.real + mix.imag[:, :, :, None] * leaves.imag).sum(dim=1)
-    parent_cross = torch.stack([leaf_cross[:, :, members].sum(dim=2) for members in families], dim=2)
-    stems = torch.cat([_power(parents).sum(dim=1), _power(leaves).sum(dim=1)], dim=2)
-    cross = torch.cat([parent_cross, leaf_cross], dim=2)
+    stems = _power(with_parents(leaves, families, 3)).sum(dim=1)
+    cross = with_parents(leaf_cross, families, 2)
     return Scene((power / leaves.shape[1]).sqrt(), power, stems, cross, leaves, families)
 
 
+def with_parents(leaves: Tensor, families: list[list[int]], dim: int) -> Tensor:
+    """All classes along ``dim``: the sum of each family's leaves, then the leaves themselves."""
+    sums = [leaves[(slice(None),) * dim + (members,)].sum(dim=dim, keepdim=True) for members in families]
+    return torch.cat([*sums, leaves], dim=dim)
+
+
 def total(logits: Tensor, scene: Scene, levels: list[slice], spec: LossSpec, waves: Waves) -> dict[str, Tensor]:
-    """``loss``, the weighted sum of the terms of ``spec``, and the terms themselves; ``sdr`` always, for it compares runs."""
-    log_masks = class_log_masks(logits, levels)
-    masks = log_masks.exp()
+    """``loss``, the weighted sum of the terms of ``spec``, and the terms themselves; ``sdr`` always, for it compares runs.
+
+    The mask term needs ``levels``; without any, masks are independent, and ``logits`` are these.
+    """
+    log_masks = class_log_masks(logits, levels) if levels else None
+    masks = logits if log_masks is None else log_masks.exp()
     terms = {"sdr": sdr_loss(masks, scene)}
-    if spec.mask:
+    if spec.mask and log_masks is not None:
         terms["mask"] = mask_loss(log_masks, scene, levels, weighted=spec.magnitude_weights)
     if spec.spectrogram:
         terms["spectrogram"] = spectrogram_loss(masks, scene)
@@ -86,8 +93,8 @@ def total(logits: Tensor, scene: Scene, levels: list[slice], spec: LossSpec, wav
 
 
 def class_masks(logits: Tensor, levels: list[slice]) -> Tensor:
-    """A softmax per level of the class tree: each level's masks sum to one."""
-    return torch.cat([logits[:, :, level].softmax(dim=2) for level in levels], dim=2)
+    """A softmax per level of the class tree: each level's masks sum to one. Without levels, the ``logits`` are the masks."""
+    return torch.cat([logits[:, :, level].softmax(dim=2) for level in levels], dim=2) if levels else logits
 
 
 def class_log_masks(logits: Tensor, levels: list[slice]) -> Tensor:
@@ -135,10 +142,8 @@ def sdr_loss(masks: Tensor, scene: Scene) -> Tensor:
 def waveforms(masks: Tensor, scene: Scene, waves: Waves) -> tuple[Tensor, Tensor]:
     """(B, C, K, samples) of each class: what the masks make of the mixture, and what they should."""
     leaves = scene.leaves.transpose(2, 3)  # (B, C, leaves, T, F)
-    wanted = waves(leaves)
-    parents = torch.stack([wanted[:, :, members].sum(dim=2) for members in scene.families], dim=2)
     heard = waves(leaves.sum(dim=2, keepdim=True) * masks.transpose(1, 2)[:, None])
-    return heard, torch.cat([parents, wanted], dim=2)
+    return heard, with_parents(waves(leaves), scene.families, 2)
 
 
 def waveform_loss(heard: Tensor, wanted: Tensor) -> Tensor:

@@ -195,6 +195,9 @@ class TrainSpec:
 
 @dataclass(frozen=True)
 class Recipe:
+    """``classes`` are the leaves of each parent; a YAML file may list them without parents, which is kept as a tree in which
+    every class is its own and only leaf."""
+
     name: str
     classes: Mapping[str, list[str]]
     geometry: str | Mapping[str, int] = "live"  # a name, or {analysis: 512, synthesis: 512, hop: 256} in samples
@@ -214,6 +217,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")
         _expect(len(set(self.class_names)) == len(self.class_names), "classes", self.class_names, "different names")
+        _expect(not (self.is_flat and self.model.tied), "model.tied", True, "false, for the classes have no parents")
         _expect(self.stft.hop_samples % self.divisor == 0, "divisor", self.divisor, f"a divisor of {self.stft.hop_samples}")
         bins, top_hz = self.training_stft.bins, self.band_bins * self.sample_rate_hz / self.stft.analysis_samples
         _expect(1 <= self.band_bins <= bins, "band_bins", self.band_bins, f"1 to {bins}, half the training rate")
@@ -248,14 +252,23 @@ class Recipe:
         return [leaf for members in self.classes.values() for leaf in members]
 
     @property
+    def is_flat(self) -> bool:
+        """No class has a parent."""
+        return all(list(members) == [name] for name, members in self.classes.items())
+
+    @property
+    def parents(self) -> list[str]:
+        return [] if self.is_flat else list(self.classes)
+
+    @property
     def class_names(self) -> list[str]:
         """Parents, then leaves: the order of masks everywhere."""
-        return [*self.classes, *self.leaves]
+        return [*self.parents, *self.leaves]
 
     @property
     def families(self) -> list[list[int]]:
         """The places of each parent's leaves among the leaves."""
-        return [[self.leaves.index(leaf) for leaf in members] for members in self.classes.values()]
+        return [[self.leaves.index(leaf) for leaf in self.classes[parent]] for parent in self.parents]
 
     @property
     def tied(self) -> list[int]:
@@ -264,9 +277,9 @@ class Recipe:
 
     @property
     def levels(self) -> list[slice]:
-        """The rows of each level of the class tree; the masks of a level sum to one."""
-        parents = len(self.classes)
-        return [slice(0, parents), slice(parents, parents + len(self.leaves))]
+        """The rows of each level of the class tree; the masks of a level sum to one, unless masks are independent."""
+        parents = len(self.parents)
+        return [slice(0, parents), slice(parents, parents + len(self.leaves))][self.is_flat :]
 
 
 def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -286,6 +299,9 @@ def load_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def recipe_from_tree(tree: Mapping[str, Any]) -> Recipe:
     """A plain mapping (YAML, checkpoint) to a Recipe; an unknown key is an error that names the nearest."""
+    classes = tree.get("classes")
+    if isinstance(classes, list) and all(isinstance(name, str) for name in classes):
+        tree = {**tree, "classes": {name: [name] for name in classes}}
     recipe: Recipe = _build(Recipe, tree, "")
     return recipe
 

@@ -69,6 +69,10 @@ class Separation(Task):
         self.network = build(recipe.model.kind, len(recipe.class_names), recipe.model.options, recipe.tied)
         if self.network.bins != recipe.band_bins:
             raise DataError(f"model.options make a network of {self.network.bins} bins; expected band_bins, {recipe.band_bins}")
+        self.levels = self.network.shares(recipe.levels)
+        if recipe.loss.mask and not self.levels:
+            wanted = f"0, for the masks of '{recipe.model.kind}' are independent; use another term, such as loss.spectrogram"
+            raise DataError(f"recipe key 'loss.mask' is {recipe.loss.mask:g}; expected {wanted}")
         every_frame = recipe.loss.needs_waveforms
         stride = 1 if every_frame else self.network.dilation
         self.spectra = Spectra(recipe, stride)
@@ -82,7 +86,7 @@ class Separation(Task):
         logits, _ = self.network(scene.magnitude, self.chains)
         if self.late:
             logits, scene = logits[:, self.late :], scene.until(-self.late)
-        return total(logits, scene, self.recipe.levels, self.recipe.loss, self.waves)
+        return total(logits, scene, self.levels, self.recipe.loss, self.waves)
 
     # ---- what is heard (views.Hears)
 
@@ -96,15 +100,16 @@ class Separation(Task):
 
     @property
     def parents(self) -> int:
-        return len(self.recipe.classes)
+        return len(self.recipe.parents)
 
     @property
     def rate_hz(self) -> int:
         return self.recipe.training_rate_hz
 
     def disk(self) -> tuple[Tensor, float] | None:
-        vectors = self.network.head.vectors().detach()
-        return (vectors, self.network.head.curvature()) if vectors.shape[1] == 3 else None
+        head = self.network.head
+        vectors = None if head is None else head.vectors().detach()
+        return (vectors, head.curvature()) if head is not None and vectors is not None and vectors.shape[1] == 3 else None
 
 
 def _late(recipe: Recipe, network: Network, stride: int) -> int:

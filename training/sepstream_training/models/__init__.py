@@ -25,5 +25,7 @@ def build(kind: str, classes: int, options: Mapping[str, Any], tied: Sequence[in
         network = KINDS[kind](classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:  # an option that is unknown, or of no use
         raise DataError(f"model.options of '{kind}': {error}") from None
+    if tied and network.independent:
+        raise DataError(f"model.tied is true; expected false: the masks of '{kind}' are independent, none is a share of another")
     network.tied = tuple(tied)
     return network

@@ -1,4 +1,4 @@
-"""What every network shares: magnitudes in, the disk out; and what every live one does: chains that take turns, one state."""
+"""What every network shares: magnitudes in, masks or the disk out; and what every live one does: chains that take turns."""
 
 import math
 from abc import ABC, abstractmethod
@@ -18,19 +18,26 @@ class Network(nn.Module, ABC):
     ``tied`` counts the leaves of each parent: their logits become what makes a leaf's mask its parent's mask times the
     softmax within the parent. Empty, each level of the class tree is decided on its own.
 
-    A subclass creates ``norm`` first and ``head`` last.
+    With a disk, a subclass creates ``norm`` first and ``head`` last. Without one ``head`` is None, and the embedding has no
+    dimensions, (B, T, 0, bins). Where masks are ``independent``, each lies within 0 and 1 on its own, and the network returns
+    them in the place of the logits.
     """
 
     bins: int
     dilation: int  # training takes one frame in so many
     floor: float = LOG_FLOOR
     tied: tuple[int, ...] = ()
+    independent = False
     norm: nn.BatchNorm1d
-    head: DiskHead
+    head: DiskHead | None
 
     @abstractmethod
     def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
         """The whole signal; ``chains=1`` is for frames that are ``dilation`` hops apart."""
+
+    def shares(self, levels: list[slice]) -> list[slice]:
+        """Those of the ``levels`` of a class tree whose masks are the softmax of its logits: all, or none if independent."""
+        return [] if self.independent else levels
 
     def features(self, magnitude: Tensor) -> Tensor:
         """(B, T, bins) -> (T, B, bins) normalised log(magnitude + floor), written so that the ONNX exporter, to which an added
@@ -42,8 +49,8 @@ class Network(nn.Module, ABC):
         return features
 
     def classify(self, v: Tensor, batch: int, frames: int) -> tuple[Tensor, Tensor]:
-        """(T * B, dim, bins) tangent vectors -> logits and embedding, batch first."""
-        logits, u = self.head(v)
+        """(T * B, dim, bins) tangent vectors -> logits and embedding, batch first; without a head, v are the logits."""
+        logits, u = (v, v[:, :0]) if self.head is None else self.head(v)
         logits = tie(logits, self.tied) if self.tied else logits
         shape = (frames, batch, -1, self.bins)
         return logits.view(shape).transpose(0, 1), u.view(shape).transpose(0, 1)
