@@ -216,7 +216,8 @@ class TensorSpec:
 class GraphSpec:
     """One ONNX file that takes ``hops`` frames per call.
 
-    Those of an offline bundle are described with LatentSpec. Inputs: magnitude (hops, band bins), then the states. Outputs: masks (hops, classes, band bins),
+    Those of an offline bundle are described with LatentSpec. Inputs: magnitude (hops, band bins), then the states. Outputs:
+    masks (hops, classes, band bins),
     embedding (hops, dim, band bins) if there is a disk, then the states. ``states`` pairs (input name, output name) in order,
     equal in shape within a pair and between the graphs of a bundle.
     """
@@ -352,12 +353,13 @@ class Bundle:
         """Raises a BundleError that says why this model cannot be played live."""
         if self.latent:
             chunk_s, late_s = (
-                samples / self.sample_rate_hz for samples in (self.latent.chunk_codes * self.latent.hop_samples, self.latency_samples)
+                samples / self.sample_rate_hz
+                for samples in (self.latent.chunk_codes * self.latent.hop_samples, self.latency_samples)
             )
             raise BundleError(
-                f"model '{self.name}' is of kind {self.kind}: it makes {self.latent.draws} draws for {chunk_s:.1f} s of sound and then "
-                f"keeps the best, {late_s:.1f} s late on a machine that draws fast enough; expected one hop per call; use it with "
-                "sep-render, or a step model here"
+                f"model '{self.name}' is of kind {self.kind}: it makes {self.latent.draws} draws for {chunk_s:.1f} s of sound and "
+                f"then keeps the best, {late_s:.1f} s late on a machine that draws fast enough; expected one hop per call; use it "
+                "with sep-render, or a step model here"
             )
         if not self.is_live:
             hops = self.graphs[0].hops

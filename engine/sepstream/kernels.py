@@ -532,7 +532,7 @@ def nearest_sums(costs: F64, out: I32) -> None:
 
 
 @kernel
-def draw_listed(first: F64, second: F64, pairs: I32, weights: F64, chances: F64, out: I32) -> None:
+def draw_listed(first: F64, second: F64, pairs: I32, weights: F64, chances: F64, out: I32) -> None:  # noqa: PLR0917
     """Draw a pair for each row of (rows, codes) probabilities ``first`` and ``second``: (rows, 2) ``out``.
 
     ``pairs`` (n, 2) are those that can be drawn, with probability in proportion to first * second * ``weights`` (n,);

@@ -42,7 +42,9 @@ def read_sampling(spec: SamplingSpec, settings: Sequence[str]) -> SamplingSpec:
             changes[name] = kinds[name](value)
         except ValueError:
             wanted = {int: "a whole number", float: "a number"}[kinds[name]]
-            raise ExpressionError(f"--sampling {name} is '{value:.80}'; expected {wanted}, such as {getattr(spec, name)}") from None
+            raise ExpressionError(
+                f"--sampling {name} is '{value:.80}'; expected {wanted}, such as {getattr(spec, name)}"
+            ) from None
     return replace(spec, **changes)
 
 
@@ -82,7 +84,7 @@ class LatentPipeline:
         self.buses = self.program.buses
         self.stft = Stft(bundle.stft)
         self.faults = 0  # blocks that held samples which are no sound
-        encoder, decoder, tables, *priors = bundle.graphs
+        encoder, decoder, tables = bundle.graphs[:3]
         self._encode, self._decode = (Call(bundle, graph, provider) for graph in (encoder, decoder))
         self.provider = self._encode.provider
         self._sampler = Sampler(bundle, self.spec, Call(bundle, tables, "cpu")(), provider)
@@ -151,7 +153,8 @@ class LatentPipeline:
 
     def _codes(self, window: F32) -> I32:
         (codes,) = self._encode(np.ascontiguousarray(window[None]))
-        return codes[0].astype(np.int32)
+        whole: I32 = codes[0].astype(np.int32)
+        return whole
 
     def _sounds(self, codes: I32) -> F32:
         """(rows, lead + chunk) -> (rows, samples)."""
@@ -208,7 +211,7 @@ class Sampler:
                 raise ExpressionError(f"--sampling likelihood is 'counts', and model '{bundle.name}' has none; expected gaussian")
             counts = _counts(tables[1], spec.codes)
             self.likelihood = Counted(counts, table, sampling.power, sampling.smoothing, self.likelihood)
-        self._priors = [_Prior(Call(bundle, graph, provider), spec) for graph in bundle.graphs[3:]]
+        self._priors = [RememberingPrior(Call(bundle, graph, provider), spec) for graph in bundle.graphs[3:]]
 
     def reset(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
@@ -222,7 +225,8 @@ class Sampler:
         log_priors = np.zeros((2, draws))
         for t, code in enumerate(mixture):
             logits = [prior.step() for prior in self._priors]
-            drawn = self.likelihood.draw(int(code), *(cut(each, self.cut) for each in logits), self._rng)
+            first, second = (cut(each, self.cut) for each in logits)
+            drawn = self.likelihood.draw(int(code), first, second, self._rng)
             for source, prior in enumerate(self._priors):
                 own = drawn[:, source]
                 log_priors[source] += log_softmax(logits[source])[np.arange(draws), own]
@@ -236,7 +240,7 @@ class Sampler:
             prior.keep(row)
 
 
-class _Prior:
+class RememberingPrior:
     """The prior of one source, for all draws at once; keys and values lie in rings, of which the oldest slot is next."""
 
     def __init__(self, call: Call, spec: LatentSpec) -> None:

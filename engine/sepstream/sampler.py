@@ -8,7 +8,7 @@ Postolache, Mariani, Mancusi, Santilli, Cosmo, Rodolà 2023 (Latent Autoregressi
 Pure: codes and probabilities in, codes out; whoever calls brings the random generator. Codes are numbers from 0 to codes - 1.
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,8 +116,8 @@ class Counted:
     def __init__(self, counts: I32, table: I32, power: float, smoothing: float, otherwise: Likelihood) -> None:
         """``counts`` (n, 4): code of the first source, of the second, of the mixture, and how often."""
         self.otherwise, codes = otherwise, len(table)
-        i, j = np.indices(table.shape, np.int64).reshape(2, -1)
-        keys = np.concatenate([_key(counts[:, 0], counts[:, 1], counts[:, 2], codes), _key(i, j, table.reshape(-1), codes)])
+        i, j = np.indices(table.shape).reshape(2, -1)
+        keys = np.concatenate([_key(*counts[:, :3].T, codes=codes), _key(i, j, table.reshape(-1), codes=codes)])
         amounts = np.concatenate([counts[:, 3], np.full(table.size, smoothing)])
         keys, places = np.unique(keys, return_inverse=True)
         sums = np.bincount(places, amounts)
@@ -137,9 +137,10 @@ class Counted:
         return out
 
 
-def _key(i: NDArray[np.int_], j: NDArray[np.int_], k: NDArray[np.int_], codes: int) -> NDArray[np.int64]:
+def _key(i: NDArray[Any], j: NDArray[Any], k: NDArray[Any], *, codes: int) -> NDArray[np.int64]:
     """One number of a pair and its mixture, in the order of the mixture."""
-    return (k.astype(np.int64) * codes + i) * codes + j
+    key: NDArray[np.int64] = (k.astype(np.int64) * codes + i) * codes + j
+    return key
 
 
 def _pick(weights: F64, chances: F64) -> NDArray[np.int64]:
@@ -147,7 +148,8 @@ def _pick(weights: F64, chances: F64) -> NDArray[np.int64]:
     rising = np.cumsum(weights, axis=1)
     found: NDArray[np.int64] = (rising <= chances[:, None] * rising[:, -1:]).sum(axis=1)
     last = weights.shape[1] - 1 - np.argmax(weights[:, ::-1] > 0.0, axis=1)  # rounding must not lead beyond it
-    return np.minimum(found, last)
+    picked: NDArray[np.int64] = np.minimum(found, last)
+    return picked
 
 
 # ---- which of the draws -----------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -78,10 +79,10 @@ def _export(graph: nn.Module, example: tuple[Tensor, Tensor], state: str, file: 
         outputs=tuple(TensorSpec(name, shape) for name, shape in zip(names_out, shapes_out, strict=True)),
         states=((state, f"{state}_out"),),
     )
-    return _onnx_bytes(graph, example, names_in, names_out), spec
+    return onnx_bytes(graph, example, names_in, names_out), spec
 
 
-def _onnx_bytes(graph: nn.Module, example: tuple[Tensor, ...], names_in: list[str], names_out: list[str]) -> bytes:
+def onnx_bytes(graph: nn.Module, example: tuple[Any, ...], names_in: list[str], names_out: list[str]) -> bytes:
     Lstm.exporting = True
     quiet = logging.root.manager.disable
     logging.disable(logging.WARNING)  # torch.onnx reports optional packages that we do not need

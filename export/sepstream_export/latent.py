@@ -1,6 +1,7 @@
 """The bundle of a checkpoint of latent.py's second run: graphs of encoder, decoder, tables and priors, and their proof."""
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from sepstream.contract import OFFLINE, BandSpec, Bundle, ClassSpec, GraphSpec, LatentSpec, TensorSpec
 from sepstream.errors import BundleError
-from sepstream.latent import LatentPipeline
+from sepstream.latent import LatentPipeline, RememberingPrior
 from sepstream.sampler import sum_table
 from sepstream.selection import Selection
 from sepstream.separator import Call
@@ -55,9 +56,11 @@ class Decode(nn.Module):
 class Step(nn.Module):
     """One more code of a source: see LatentSpec."""
 
+    codebook: Tensor
+
     def __init__(self, prior: Prior, codebook: Tensor) -> None:
         super().__init__()
-        self.prior, self.layers = prior, len(prior.layers)
+        self.prior = prior
         self.register_buffer("codebook", codebook)
 
     def forward(self, code: Tensor, ages: Tensor, caches: list[Tensor]) -> tuple[Tensor, ...]:
@@ -98,7 +101,7 @@ def graphs(task: Continuation, spec: LatentSpec) -> Graphs:
 
 
 def _prior(leaf: str, prior: Any, task: Continuation, spec: LatentSpec) -> tuple[bytes, GraphSpec]:
-    caches = [torch.zeros(shape) for shape in [prior.cache_shape(spec.draws)[1:]] * 2 * len(prior.layers)]
+    caches = [torch.zeros(shape) for shape in [prior.cache_shape(spec.draws)] * 2 * len(prior.layers)]
     start = torch.full((spec.draws,), float(spec.codes))
     ages = torch.full((spec.context_codes,), float(spec.context_codes + 1))
     names = [f"{what}{layer}" for layer in range(len(prior.layers)) for what in ("keys", "values")]
@@ -108,7 +111,7 @@ def _prior(leaf: str, prior: Any, task: Continuation, spec: LatentSpec) -> tuple
     return made[0], replace(made[1], states=tuple(zip(names, new, strict=True)))
 
 
-def _graph(
+def _graph(  # noqa: PLR0917
     file: str, module: nn.Module, hops: int, example: tuple[Any, ...], names_in: list[str], names_out: list[str]
 ) -> tuple[bytes, GraphSpec]:
     module = module.eval()
@@ -166,15 +169,9 @@ def manifest(task: Continuation, spec: LatentSpec, name: str, made: Graphs) -> B
         opset=OPSET,
         card_sha256="",
         training={}, scores={}, parity={}, licence={},
-        folder=task_folder(),
+        folder=Path(),
         latent=spec,
     )  # fmt: skip
-
-
-def task_folder() -> Any:
-    from pathlib import Path  # noqa: PLC0415
-
-    return Path()
 
 
 @dataclass(frozen=True)
@@ -225,9 +222,7 @@ def _logits_apart(task: Continuation, prior: Any, call: Call, spec: LatentSpec, 
     codes = rng.integers(0, spec.codes, (spec.draws, length)).astype(np.int32)
     with torch.no_grad():
         wanted = prior(torch.from_numpy(codes).long(), task.codec.quantiser.codebook).numpy()
-    from sepstream.latent import Remembering  # noqa: PLC0415
-
-    stepped = Remembering(call, spec)
+    stepped = RememberingPrior(call, spec)
     apart = 0.0
     for t in range(length):
         apart = max(apart, float(np.abs(stepped.step() - wanted[:, t]).max()))

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -23,12 +24,15 @@ from sepstream.errors import BundleError
 from sepstream_training.draw import colour
 from sepstream_training.models import Network, StreamingNetwork
 from sepstream_training.recipe import Recipe
+from sepstream_training.latent import Continuation
 from sepstream_training.reference import LICENCE, import_reference, is_reference
-from sepstream_training.train import load_network, training_facts
+from sepstream_training.task import Task
+from sepstream_training.train import is_latent, load_network, load_task, training_facts
 
-from . import card
+from . import card, latent
 from .graph import OPSET, export_graph, export_window
-from .parity import measure
+from .latent import LatentParity
+from .parity import Parity, measure
 from .speed import time_per_hop
 
 MANY_HOPS = 48  # per call for files: two to three times faster, and a quarter of a second at 48 kHz
@@ -59,22 +63,50 @@ def export(
         imported = is_reference(checkpoint)
         if imported:
             checkpoint = import_reference(checkpoint, Path(scratch) / "imported.ckpt")
-        recipe, network = load_network(checkpoint)
-        levels = network.shares(recipe.levels)
-        _set_temperature(network, temperature)
-        exported = _graphs(recipe, network, levels)
-        files = {spec.file: data for data, spec in exported}
-        draft = _manifest(recipe, network, name, [spec for _, spec in exported])
+        recipe, draft, files, prove = _draft(checkpoint, name, temperature)
         whose = card.licence(recipe.data, licence) | ({"weights": LICENCE} if imported else {})
         facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
         draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
-        parity = measure(network, levels, trial)
+        parity = prove(trial)
         speed = time_per_hop(trial)
         scores = evaluate(trial) if evaluate else {}
     final = replace(draft, parity=parity.as_dict(), scores=scores)
     text = card.text(final, recipe, speed, sum(map(len, files.values())))
     return write_bundle(final, files, text, out, overwrite=overwrite)
+
+
+class Draft(NamedTuple):
+    """A model without its facts: the manifest, the files by name, and what proves that a bundle of them is the network."""
+
+    recipe: Recipe
+    bundle: Bundle
+    files: dict[str, bytes]
+    prove: Callable[[Bundle], Parity | LatentParity]
+
+
+def _draft(checkpoint: Path, name: str, temperature: float) -> Draft:
+    if is_latent(checkpoint):
+        if temperature != 1:
+            raise BundleError(f"temperature is {temperature:g}; expected 1: this model draws, see --sampling of sep-render")
+        return _latent_draft(load_task(checkpoint), name)
+    recipe, network = load_network(checkpoint)
+    levels = network.shares(recipe.levels)
+    _set_temperature(network, temperature)
+    made = _graphs(recipe, network, levels)
+    bundle = _manifest(recipe, network, name, [spec for _, spec in made])
+    return Draft(recipe, bundle, {spec.file: data for data, spec in made}, partial(measure, network, levels))
+
+
+def _latent_draft(task: Task, name: str) -> Draft:
+    if not isinstance(task, Continuation):
+        raise BundleError(
+            "the checkpoint is of an autoencoder alone; expected one of the second run; sep-train lqvae_priors --start it"
+        )
+    spec = latent.spec_of(task)
+    made = latent.graphs(task, spec)
+    files = {each.file: data for data, each in made}
+    return Draft(task.recipe, latent.manifest(task, spec, name, made), files, partial(latent.measure, task))
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

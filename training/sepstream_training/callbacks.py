@@ -73,7 +73,7 @@ class LastCheckpoint(L.Callback):
 
 
 class BestCheckpoints(ModelCheckpoint):
-    """The ``keep`` best by the lowest ``monitor``. Then ``last`` is saved, after all other callbacks: it knows the best ones, too."""
+    """The ``keep`` best, of the lowest ``monitor``. Then ``last`` is saved, after all other callbacks: it knows the best ones."""
 
     def __init__(self, folder: Path, keep: int, monitor: str, last: LastCheckpoint) -> None:
         super().__init__(folder, "{step}", monitor=monitor, save_top_k=keep)

@@ -48,7 +48,7 @@ class LatentTask(Task):
         super().__init__(recipe)
         if len(recipe.leaves) != SOURCES:
             raise DataError(
-                f"recipe key 'classes' has {len(recipe.leaves)} leaves, {', '.join(recipe.leaves)}; expected {SOURCES}: the sums of "
+                f"recipe key 'classes' has {len(recipe.leaves)} leaves, {', '.join(recipe.leaves)}; expected {SOURCES}: sums of "
                 "codes are of pairs; for more sources, use one of the models with masks"
             )
         self.options = _options(recipe.model.options)
@@ -108,6 +108,7 @@ class Continuation(LatentTask):
         self.codec.requires_grad_(False)
         codes, dim = self.codec.quantiser.codebook.shape
         self.priors = nn.ModuleList(_built("prior", Prior, self.options.prior, codes, dim) for _ in recipe.leaves)
+        self.context = min(prior.context for prior in self.priors if isinstance(prior, Prior))
         self.counts = torch.zeros((0, 4), dtype=torch.int64)  # codes of both sources and of their mixture, how often
         self.fresh: list[Tensor] = []  # triples that are not counted yet
         self.latent()
@@ -127,7 +128,7 @@ class Continuation(LatentTask):
                 margin_codes=codec.reach,
                 lead_codes=codec.reach + options.fade_codes,
                 fade_codes=options.fade_codes,
-                context_codes=self.priors[0].context,
+                context_codes=self.context,
                 draws=options.draws,
                 sampling=_built("sampling", SamplingSpec, options.sampling),
             )
@@ -141,14 +142,16 @@ class Continuation(LatentTask):
 
     def check_start(self) -> None:
         if not self.codec.quantiser.ready:
-            raise DataError("the autoencoder is untrained; expected --start CHECKPOINT, the last.ckpt of a run of the recipe lqvae")
+            raise DataError(
+                "the autoencoder is untrained; expected --start CHECKPOINT, the last.ckpt of a run of the recipe lqvae"
+            )
 
     def losses(self, stems: Tensor) -> dict[str, Tensor]:
         sounds = self.sources(stems)
         with torch.no_grad():
             codes = [self.codec.encode(sound) for sound in sounds]
             if self.training:
-                self._count(*codes, self.codec.encode(0.5 * sounds[0] + 0.5 * sounds[1]))
+                self._count(codes[0], codes[1], self.codec.encode(0.5 * sounds[0] + 0.5 * sounds[1]))
         bits = [self._bits(prior, each) for prior, each in zip(self.priors, codes, strict=True)]
         named = {f"bits_{leaf}": value for leaf, value in zip(self.recipe.leaves, bits, strict=True)}
         return {"loss": torch.stack(bits).sum(), **named}
@@ -166,10 +169,10 @@ class Continuation(LatentTask):
 
     def _merge(self) -> None:
         if self.fresh:
-            triples, amounts = torch.cat(self.fresh).unique(dim=0, return_counts=True)
+            once = [torch.cat([each, torch.ones_like(each[:, :1])], dim=1) for each in self.fresh]
             self.fresh.clear()
-            both = torch.cat([self.counts, torch.cat([triples, amounts[:, None]], dim=1)])
-            triples, places = both[:, :3].unique(dim=0, return_inverse=True)
+            both = torch.cat([self.counts, *once])
+            triples, places = torch.unique(both[:, :3], dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
             amounts = torch.zeros(len(triples), dtype=torch.int64).index_add_(0, places, both[:, 3])
             self.counts = torch.cat([triples, amounts[:, None]], dim=1)
 

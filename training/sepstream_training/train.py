@@ -262,6 +262,11 @@ def load_task(checkpoint: Path) -> Task:
     return module.eval()
 
 
+def is_latent(checkpoint: Path) -> bool:
+    """Whether it is of a task of latent.py, and not of a network that makes masks."""
+    return checkpoints.recipe_of(checkpoints.read(checkpoint)).model.kind in TASKS
+
+
 def load_network(checkpoint: Path) -> tuple[Recipe, Network]:
     """The recipe and the trained (averaged) network of a checkpoint; nothing in it is executed."""
     recipe = checkpoints.recipe_of(checkpoints.read(checkpoint))

@@ -1,4 +1,4 @@
-"""A vector-quantised autoencoder whose codes add up: half of one sound and half of another has the code of half the codes of both.
+"""A vector-quantised autoencoder whose codes add up: half of two sounds together has the code of half their codes.
 
 Mancusi, Postolache, Fumero, Santilli, Cosmo, Rodolà 2021 (Unsupervised Source Separation via Bayesian Inference in the Latent
 Domain, arXiv 2110.05313), on the network of Jukebox (Dhariwal et al. 2020, arXiv 2005.00341), of whose three independent levels
@@ -208,7 +208,8 @@ class _Block(nn.Module):
         self.flat = nn.Conv1d(width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.flat(self.wide(x.relu()).relu())
+        y: Tensor = x + self.flat(self.wide(x.relu()).relu())
+        return y
 
 
 def _encoder(strides: Sequence[Sequence[int]], width: int, depth: int, growth: int, dim: int) -> list[nn.Module]:

@@ -6,6 +6,8 @@ there, a layer looks back over a sliding window with a learned bias for each dis
 blocks and absolute positions: any length goes, and one code after the other is exactly the whole sequence.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -16,8 +18,8 @@ INIT_STD = 0.02
 class Prior(nn.Module):
     """(B, T) codes -> (B, T, codes) logits: row t says which code stands at t, given those before.
 
-    The ``codebook`` (codes, dim) is given with each call, for it is the autoencoder's. ``heads`` share the ``attention`` units; ``mlp`` is the width of the inner layer; ``context`` counts the codes before the
-    newest one that a layer attends to.
+    The ``codebook`` (codes, dim) is given with each call, for it is the autoencoder's. ``heads`` share the ``attention`` units;
+    ``mlp`` is the width of the inner layer; ``context`` counts the codes before the newest one that a layer attends to.
     """
 
     def __init__(
@@ -43,7 +45,9 @@ class Prior(nn.Module):
         self.project = nn.Linear(dim, width, bias=False)
         self.start = nn.Parameter(torch.empty(width))
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(_Layer(width, heads, attention, mlp, context, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            _Layer(width, heads=heads, attention=attention, mlp=mlp, context=context, dropout=dropout) for _ in range(layers)
+        )
         self.logits = nn.Linear(width, codes, bias=False)
         self.apply(_initialise)
         nn.init.normal_(self.start, std=INIT_STD)
@@ -58,16 +62,17 @@ class Prior(nn.Module):
         return logits
 
     def step(
-        self, code: Tensor, ages: Tensor, keys: Tensor, values: Tensor, codebook: Tensor
+        self, code: Tensor, ages: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], codebook: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(B,) the last codes (``codes``: none yet), and what is remembered of those before -> (B, codes) logits of the next
         ones, and the newest keys and values (layers, B, heads, units).
 
-        ``keys`` and ``values`` (layers, B, heads, context, units) in any order: ``ages`` (context,) says how many codes ago each
+        ``keys`` and ``values`` of each layer (B, heads, context, units) in any order: ``ages`` (context,) says how many codes ago each
         was new, from 1; context + 1 where there is nothing.
         """
         x, found = self.table(codebook)[code], []
         for layer, old_keys, old_values in zip(self.layers, keys, values, strict=True):
+            assert isinstance(layer, _Layer)
             x, *newest = layer.step(x, ages, old_keys, old_values)
             found.append(newest)
         new_keys, new_values = (torch.stack(each) for each in zip(*found, strict=True))
@@ -78,16 +83,17 @@ class Prior(nn.Module):
         return torch.cat([self.project(codebook), self.start[None]])
 
     def cache_shape(self, rows: int) -> tuple[int, ...]:
-        """Of keys, and of values, for so many sequences."""
+        """Of the keys of a layer, and of its values, for so many sequences."""
         layer = self.layers[0]
-        return (len(self.layers), rows, layer.heads, self.context, layer.units)
+        assert isinstance(layer, _Layer)
+        return (rows, layer.heads, self.context, layer.units)
 
     def _inputs(self, codes: Tensor) -> Tensor:
         return torch.cat([torch.full_like(codes[:, :1], self.codes), codes[:, :-1]], dim=1)
 
 
 class _Layer(nn.Module):
-    def __init__(self, width: int, heads: int, attention: int, mlp: int, context: int, dropout: float) -> None:
+    def __init__(self, width: int, *, heads: int, attention: int, mlp: int, context: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.units, self.context = heads, attention // heads, context
         self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -116,12 +122,14 @@ class _Layer(nn.Module):
 
     def _split(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (..., heads, units)."""
-        return self.attend(self.before_attention(x)).unflatten(-1, (3, self.heads, self.units)).unbind(-3)
+        found: tuple[Tensor, ...] = self.attend(self.before_attention(x)).unflatten(-1, (3, self.heads, self.units)).unbind(-3)
+        return found
 
     def _finish(self, x: Tensor, heard: Tensor) -> Tensor:
         x = x + self.dropout(self.join(heard))
         inner = self.widen(self.before_mlp(x))
-        return x + self.dropout(self.narrow(inner * torch.sigmoid(1.702 * inner)))  # quick GELU
+        y: Tensor = x + self.dropout(self.narrow(inner * torch.sigmoid(1.702 * inner)))  # quick GELU
+        return y
 
 
 def _initialise(module: nn.Module) -> None:
