@@ -357,9 +357,9 @@ class Bundle:
                 for samples in (self.latent.chunk_codes * self.latent.hop_samples, self.latency_samples)
             )
             raise BundleError(
-                f"model '{self.name}' is of kind {self.kind}: it makes {self.latent.draws} draws for {chunk_s:.1f} s of sound and "
-                f"then keeps the best, {late_s:.1f} s late on a machine that draws fast enough; expected one hop per call; use it "
-                "with sep-render, or a step model here"
+                f"model '{self.name}' is of kind {self.kind}: it makes {self.latent.draws} draws for {chunk_s:.1f} s of sound "
+                f"and then keeps the best, {late_s:.1f} s late on a machine that draws fast enough; expected one hop per call; "
+                "use it with sep-render, or a step model here"
             )
         if not self.is_live:
             hops = self.graphs[0].hops

@@ -516,13 +516,13 @@ def barrier() -> None:
 
 @kernel
 def nearest_sums(costs: F64, out: I32) -> None:
-    """(codes, codes) symmetric costs -> (codes, codes): the k with the least costs[i, k] + costs[j, k]; of equals, the first."""
+    """(codes, codes) costs -> (codes, codes): the k with the least costs[k, i] + costs[k, j]; of equals, the first."""
     codes = costs.shape[0]
     least, nearest = np.empty(codes), np.empty(codes, np.int32)
     for i in range(codes):
         least[:] = np.inf
         for k in range(codes):
-            own, row = costs[i, k], costs[k]
+            own, row = costs[k, i], costs[k]
             for j in range(i + 1):  # innermost, so that vector units take several pairs at a time
                 cost = own + row[j]
                 if cost < least[j]:

@@ -63,7 +63,7 @@ def sum_table(codebook: F32) -> I32:
     """
     vectors = codebook.astype(np.float64)
     out = np.empty((len(codebook), len(codebook)), np.int32)
-    kernels.nearest_sums(0.5 * np.square(vectors).sum(axis=1) - vectors @ vectors.T, out)
+    kernels.nearest_sums(0.5 * np.square(vectors).sum(axis=1, keepdims=True) - vectors @ vectors.T, out)
     return out
 
 

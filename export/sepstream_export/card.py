@@ -68,8 +68,8 @@ def _latent(bundle: Bundle) -> str:
     chunk_s, code_ms, late_s = spec.chunk_codes * spec.hop_samples / hz, 1000 * spec.hop_samples / hz, bundle.latency_samples / hz
     return (
         f"Both sources are drawn as codes of {code_ms:.1f} ms, of which there are {spec.codes}, given the codes of their "
-        f"mixture: {spec.draws} draws side by side, of which the best is kept every {chunk_s:.1f} s. Their sounds make the masks; "
-        f"the same --seed gives the same files, --sampling changes how it is drawn. It cannot be played live: it would be "
+        f"mixture: {spec.draws} draws side by side, of which the best is kept every {chunk_s:.1f} s. Their sounds make the "
+        "masks; the same --seed gives the same files, --sampling changes how it is drawn. It cannot be played live: it would be "
         f"{late_s:.1f} s late on a machine that draws fast enough."
     )
 

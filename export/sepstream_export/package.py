@@ -22,9 +22,9 @@ from sepstream.contract import (
 )
 from sepstream.errors import BundleError
 from sepstream_training.draw import colour
+from sepstream_training.latent import Continuation
 from sepstream_training.models import Network, StreamingNetwork
 from sepstream_training.recipe import Recipe
-from sepstream_training.latent import Continuation
 from sepstream_training.reference import LICENCE, import_reference, is_reference
 from sepstream_training.task import Task
 from sepstream_training.train import is_latent, load_network, load_task, training_facts

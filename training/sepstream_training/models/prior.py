@@ -67,8 +67,8 @@ class Prior(nn.Module):
         """(B,) the last codes (``codes``: none yet), and what is remembered of those before -> (B, codes) logits of the next
         ones, and the newest keys and values (layers, B, heads, units).
 
-        ``keys`` and ``values`` of each layer (B, heads, context, units) in any order: ``ages`` (context,) says how many codes ago each
-        was new, from 1; context + 1 where there is nothing.
+        ``keys`` and ``values`` of each layer (B, heads, context, units) in any order: ``ages`` (context,) says how many
+        codes ago each was new, from 1; context + 1 where there is nothing.
         """
         x, found = self.table(codebook)[code], []
         for layer, old_keys, old_values in zip(self.layers, keys, values, strict=True):
