@@ -25,7 +25,8 @@ def codebook(codes: int = CODES, dim: int = DIM, seed: int = 1) -> NDArray[np.fl
 def brute_table(vectors: NDArray[np.float32]) -> NDArray[np.int64]:
     v = vectors.astype(np.float64)
     sums = 0.5 * v[:, None] + 0.5 * v
-    return np.square(sums[:, :, None] - v).sum(axis=3).argmin(axis=2)
+    apart = np.square(sums[:, :, None] - v).sum(axis=3)
+    return (apart <= apart.min(axis=2, keepdims=True) + 1e-9).argmax(axis=2)
 
 
 @settings(max_examples=20, deadline=None)
@@ -46,7 +47,7 @@ def test_compiled_and_plain_kernels_agree(name):
     one = rng.standard_normal((6, 6))
     pairs = rng.integers(0, 6, (9, 2)).astype(np.int32)
     arguments = {
-        "nearest_sums": [(one + one.T)],
+        "nearest_sums": [one, 1e-9],
         "draw_listed": [*rng.random((2, 4, 6)), pairs, rng.random(9), rng.random(4)],
     }[name]
     shape = {"nearest_sums": (6, 6), "draw_listed": (4, 2)}[name]
@@ -60,9 +61,7 @@ def test_compiled_and_plain_kernels_agree(name):
 
 
 @settings(max_examples=50, deadline=None)
-@given(
-    temperature=st.floats(0.3, 3.0), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), seed=st.integers(0, 99)
-)
+@given(temperature=st.floats(0.3, 3.0), top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), seed=st.integers(0, 99))
 def test_a_cut_prior_is_the_reference_and_sums_to_one(temperature, top_k, top_p, seed):
     logits = np.random.default_rng(seed).standard_normal((3, 9)).astype(np.float32) * 3
     left = cut(logits, Cut(temperature, top_k, top_p))

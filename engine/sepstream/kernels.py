@@ -515,8 +515,9 @@ def barrier() -> None:
 
 
 @kernel
-def nearest_sums(costs: F64, out: I32) -> None:
-    """(codes, codes) costs -> (codes, codes): the k with the least costs[k, i] + costs[k, j]; of equals, the first."""
+def nearest_sums(costs: F64, same: float, out: I32) -> None:
+    """(codes, codes) costs -> (codes, codes): the k with the least costs[k, i] + costs[k, j]; the first of those that are less
+    than ``same`` apart."""
     codes = costs.shape[0]
     least, nearest = np.empty(codes), np.empty(codes, np.int32)
     for i in range(codes):
@@ -525,7 +526,7 @@ def nearest_sums(costs: F64, out: I32) -> None:
             own, row = costs[k, i], costs[k]
             for j in range(i + 1):  # innermost, so that vector units take several pairs at a time
                 cost = own + row[j]
-                if cost < least[j]:
+                if cost < least[j] - same:
                     least[j], nearest[j] = cost, k
         for j in range(i + 1):
             out[i, j] = out[j, i] = nearest[j]

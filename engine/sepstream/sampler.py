@@ -19,6 +19,8 @@ F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]
 
+ROUNDING = 1e-12  # relative error of a distance
+
 
 class Cut(NamedTuple):
     """What is left of a prior before codes are drawn: flattened or sharpened by ``temperature``, then only the ``top_k`` most
@@ -56,14 +58,16 @@ def cut(logits: F32, to: Cut) -> F64:
 
 
 def sum_table(codebook: F32) -> I32:
-    """(codes, dim) -> (codes, codes): the code nearest to (e_i + e_j) / 2.
+    """(codes, dim) -> (codes, codes): the code nearest to (e_i + e_j) / 2; where that is i, it might as well be j, and it is the
+    lower of both.
 
     |(e_i + e_j) / 2 - e_k|^2 differs from |e_k|^2 - <e_i, e_k> - <e_j, e_k> by what does not depend on k: the sum of two
     entries of one codes x codes matrix. So no vector of a sum is ever made: 2048 codes take some seconds and 50 MB.
     """
     vectors = codebook.astype(np.float64)
     out = np.empty((len(codebook), len(codebook)), np.int32)
-    kernels.nearest_sums(0.5 * np.square(vectors).sum(axis=1, keepdims=True) - vectors @ vectors.T, out)
+    costs = 0.5 * np.square(vectors).sum(axis=1, keepdims=True) - vectors @ vectors.T
+    kernels.nearest_sums(costs, ROUNDING * float(np.abs(costs).max()), out)
     return out
 
 
