@@ -87,7 +87,7 @@ def test_codes_and_sounds_depend_on_no_more_than_the_declared_reach():
     told = vectors.grad[0].abs().sum(dim=0).nonzero().flatten()
     for found in (heard, told):
         assert place - codec.reach <= int(found.min()) <= int(found.max()) <= place + codec.reach
-    assert int(heard.max()) == place + codec.reach
+    assert int(heard.max()) >= place + codec.reach - 1, "and no less, but for whole codes"
 
 
 def test_a_sound_of_whole_codes_goes_in_and_comes_out_as_long():

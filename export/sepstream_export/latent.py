@@ -1,11 +1,13 @@
 """The bundle of a checkpoint of latent.py's second run: graphs of encoder, decoder, tables and priors, and their proof."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from sepstream.contract import OFFLINE, BandSpec, Bundle, ClassSpec, GraphSpec, LatentSpec, TensorSpec
@@ -21,6 +23,7 @@ from sepstream_training.models.prior import Prior
 
 from .graph import OPSET, onnx_bytes
 
+IR_VERSION = 10  # of ONNX files written without torch
 MOST_ELEMENTS = 1 << 21  # counts in a bundle, the most frequent ones
 CODES_APART = 0.01  # share of codes that may differ: a sound between two codes goes to either
 LOGITS_LIMIT = 1e-3
@@ -70,34 +73,31 @@ class Step(nn.Module):
         return logits, *newest
 
 
-class Tables(nn.Module):
-    """Nothing -> what does not depend on the sound."""
-
-    def __init__(self, tables: list[Tensor]) -> None:
-        super().__init__()
-        for number, table in enumerate(tables):
-            self.register_buffer(f"table{number}", table)
-        self.count = len(tables)
-
-    def forward(self) -> tuple[Tensor, ...]:
-        return tuple(getattr(self, f"table{number}").clone() for number in range(self.count))
-
-
 def graphs(task: Continuation, spec: LatentSpec) -> Graphs:
     """In the order of LatentSpec."""
     codec, chunk = task.codec, spec.chunk_codes
     heard = torch.zeros(1, (chunk + 2 * spec.margin_codes) * spec.hop_samples)
     told = torch.zeros(1, chunk + spec.lead_codes)
-    tables = [codec.quantiser.codebook.clone()]
+    tables = {"codebook": codec.quantiser.codebook}
     if spec.sampling.likelihood == "counts":
-        tables.append(_counts(task).to(torch.float32))
-    names = ["codebook", "counts"][: len(tables)]
+        tables["counts"] = _counts(task)
     return [
         _graph("encoder.onnx", Encode(codec, spec), chunk, (heard,), ["sound"], ["codes"]),
         _graph("decoder.onnx", Decode(codec), told.shape[1], (told,), ["codes"], ["sound"]),
-        _graph("tables.onnx", Tables(tables), 1, (), [], names),
+        _tables("tables.onnx", tables),
         *(_prior(leaf, prior, task, spec) for leaf, prior in zip(task.recipe.leaves, task.priors, strict=True)),
     ]
+
+
+def _tables(file: str, tables: Mapping[str, Tensor]) -> tuple[bytes, GraphSpec]:
+    """A graph of constants: nothing -> what does not depend on the sound."""
+    arrays = {name: table.numpy().astype(np.float32) for name, table in tables.items()}
+    nodes = [helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array)) for name, array in arrays.items()]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, array.shape) for name, array in arrays.items()]
+    graph = helper.make_graph(nodes, "tables", [], outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    specs = tuple(TensorSpec(name, array.shape) for name, array in arrays.items())
+    return bytes(model.SerializeToString()), GraphSpec(file, "", 1, (), specs, ())
 
 
 def _prior(leaf: str, prior: Any, task: Continuation, spec: LatentSpec) -> tuple[bytes, GraphSpec]:

@@ -172,7 +172,7 @@ class Continuation(LatentTask):
             once = [torch.cat([each, torch.ones_like(each[:, :1])], dim=1) for each in self.fresh]
             self.fresh.clear()
             both = torch.cat([self.counts, *once])
-            triples, places = torch.unique(both[:, :3], dim=0, return_inverse=True)  # type: ignore[no-untyped-call]
+            triples, places = torch.unique(both[:, :3], dim=0, return_inverse=True)
             amounts = torch.zeros(len(triples), dtype=torch.int64).index_add_(0, places, both[:, 3])
             self.counts = torch.cat([triples, amounts[:, None]], dim=1)
 
