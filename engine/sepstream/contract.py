@@ -292,7 +292,7 @@ class LatentSpec:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            *(("hop_samples", 1, 1 << 16), ("codes", 2, 1 << 14), ("chunk_codes", 1, 1 << 16), ("margin_codes", 0, 1 << 16)),
+            *(("hop_samples", 1, 1 << 16), ("codes", 2, 1 << 12), ("chunk_codes", 1, 1 << 16), ("margin_codes", 0, 1 << 16)),
             *(("lead_codes", 1, 1 << 16), ("fade_codes", 1, 1 << 16), ("context_codes", 1, 1 << 16), ("draws", 1, 4096)),
         ):
             if not low <= getattr(self, name) <= high:

@@ -53,6 +53,7 @@ class Quantiser(nn.Module):
 
     def forward(self, vectors: Tensor) -> Coded:
         """(B, dim, T)."""
+        vectors = vectors.to(self.codebook)  # whatever the precision of the encoder
         flat = vectors.detach().transpose(1, 2).reshape(-1, vectors.shape[1])
         if self.training and not self.ready:
             self._fill(flat)
@@ -152,7 +153,7 @@ class Autoencoder(nn.Module):
         self._listen(sources, rate_hz)
         loud, spectral = self.loudness.clamp_min(1e-12)
         coded = self.quantiser(self.encoder(sources[:, None]))
-        heard = self.sound(coded.vectors)
+        heard = self.sound(coded.vectors).to(sources)
         one, other = coded.vectors.chunk(2)
         of_codes = self.quantiser(0.5 * one + 0.5 * other)
         of_sounds = self.quantiser(self.encoder((0.5 * first + 0.5 * second)[:, None]))
