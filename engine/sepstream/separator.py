@@ -153,6 +153,8 @@ def _read(state: Any) -> F32:
 
 
 def _graph(bundle: Bundle, hops: int) -> GraphSpec:
+    if bundle.latent:
+        bundle.check_live()
     for graph in bundle.graphs:
         if graph.hops == hops:
             return graph
