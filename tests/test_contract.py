@@ -260,7 +260,7 @@ WRONG: dict[str, tuple[Callable[[Tree], object], str]] = {  # what is done to th
     "no format": (lambda t: t.pop("format"), "format is None"),
     "yes for a format": (set_in("format")(True), "format is True"),
     "window without a context": (set_in("kind")("window"), "the context of a window"),
-    "offline kind": (set_in("kind")("offline"), "this version cannot run"),
+    "offline kind": (set_in("kind")("offline"), "latent is None; expected a value for kind offline"),
     "unknown kind": (set_in("kind")("stop"), "did you mean 'step'?"),
     "kind of a wrong type": (set_in("kind")([["step"]]), "kind is"),
     "unknown key": (set_in("sample_rate")(48000), "'sample_rate' is unknown; did you mean 'sample_rate_hz'?"),

@@ -25,7 +25,7 @@ from sepstream_training.models.causal import Memory, Surroundings
 from sepstream_training.models.conditioning import Modulation, film, gpocm, pocm
 from sepstream_training.models.lasaft import Conditioned, StreamingLaSaft, lasaft
 from sepstream_training.recipe import RECIPES, AskedSpec, load_recipe
-from sepstream_training.train import Separation
+from sepstream_training.separation import Separation
 from sepstream_training.wishes import draw, granted
 from training_runs import SHORT, log, one_line, run
 

@@ -14,7 +14,7 @@ from sepstream.selection import Selection
 from sepstream_export.package import export
 from sepstream_training.hearing import Hearing
 from sepstream_training.recipe import Recipe, load_recipe
-from sepstream_training.train import Separation
+from sepstream_training.separation import Separation
 from training_runs import SHORT, run
 
 BANDS = "bands: [[10, 3], [6, 8], [5, 18], [3, 58]], width: 6, units: 5, blocks: 1"

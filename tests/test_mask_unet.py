@@ -18,7 +18,8 @@ from sepstream_export.package import export
 from sepstream_training.data.loader import Mixtures, sounds
 from sepstream_training.models import Network, StreamingNetwork, build
 from sepstream_training.recipe import Recipe, load_recipe
-from sepstream_training.train import Separation, train
+from sepstream_training.separation import Separation
+from sepstream_training.train import train
 from streaming_contract import Stage, verify
 
 CLASSES, BINS = 3, 21

@@ -23,7 +23,8 @@ from sepstream_training.parallel import trainer_arguments
 from sepstream_training.processes import Machines
 from sepstream_training.recipe import RECIPES, TrainSpec, load_recipe, recipe_from_tree, recipe_to_tree, recipe_to_yaml
 from sepstream_training.schedule import Plateau, Rate
-from sepstream_training.train import Separation, load_network, sounds, train, training_facts
+from sepstream_training.separation import Separation
+from sepstream_training.train import load_network, sounds, train, training_facts
 from training_runs import NETWORKS, SHORT, SMALL, Capture, log, one_line, read, run, same_state
 
 UNET = "{bins: 342, widths: [2, 2]}"
@@ -239,7 +240,7 @@ UNET = "{bins: 342, widths: [2, 2]}"
 
 torch.set_num_threads(1)
 from sepstream_training.cli import train_main
-from sepstream_training.train import Separation
+from sepstream_training.separation import Separation
 original = Separation.training_step
 def killed(self, batch, index):
     if index == 11:

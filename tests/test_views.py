@@ -20,7 +20,8 @@ from sepstream_training import draw
 from sepstream_training.data.loader import Mixtures
 from sepstream_training.metrics import si_sdr_improvement
 from sepstream_training.recipe import load_recipe
-from sepstream_training.train import Separation, load_network, sounds
+from sepstream_training.separation import Separation
+from sepstream_training.train import load_network, sounds
 from training_runs import SHORT, log, run
 
 TINY = [*SHORT, "data.valid_mixtures=3", "train.views=2"]

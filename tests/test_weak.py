@@ -21,8 +21,9 @@ from sepstream_training.data import remix, tagged
 from sepstream_training.data.tagged import Tagged
 from sepstream_training.models.pooling import HEADS
 from sepstream_training.recipe import RECIPES, load_recipe, recipe_to_yaml
+from sepstream_training.separation import Separation
 from sepstream_training.tags import Answer, absent_loss, figures, labels_of
-from sepstream_training.train import Separation, load_network
+from sepstream_training.train import load_network
 from training_runs import Capture, log, read
 
 F64 = NDArray[np.float64]

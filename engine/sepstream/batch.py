@@ -21,7 +21,7 @@ from .contract import Bundle, load_bundle
 from .control.scene import Scene, put
 from .control.table import parse_set
 from .errors import AudioFileError, ControlError, SepstreamError
-from .render import Progress, RenderOptions, RenderReport, pipelines, render_file
+from .render import Progress, RenderOptions, RenderReport, check_sampling, pipelines, render_file
 from .selection import Selection, Strip, compile, load_preset, read_bus
 
 OF_FILES = ("bus/", "region/", "condition/")  # where the controls begin that files know
@@ -41,6 +41,8 @@ class RenderConfig:
     preset: str | None = None
     settings: tuple[str, ...] = ()  # control=value
     provider: str = "auto"
+    seed: int = 0
+    sampling: tuple[str, ...] = ()
     jobs: int = 1
     options: RenderOptions = field(default_factory=RenderOptions)
 
@@ -60,6 +62,7 @@ def render_all(config: RenderConfig, tasks: Sequence[Task], watch: Watch) -> Gen
     """Render every task; an AudioFileError concerns one file, any other SepstreamError ends the run."""
     bundle = load_bundle(config.model)
     compile(choose(config, bundle), bundle)  # a wrong name is told before the first file
+    check_sampling(bundle, config.sampling)
     jobs = min(config.jobs, len(tasks))
     if jobs > 1:
         yield from _in_processes(config, tasks, watch, jobs)
@@ -138,7 +141,7 @@ def find(path: Path, out: Path) -> list[Path]:
 def _renderer(config: RenderConfig) -> Callable[[Task, Progress], Outcome]:
     """What a process needs to load once to render any task."""
     bundle = load_bundle(config.model)
-    pipeline_for = pipelines(bundle, choose(config, bundle), config.provider)
+    pipeline_for = pipelines(bundle, choose(config, bundle), config.provider, seed=config.seed, sampling=config.sampling)
 
     def render(task: Task, progress: Progress) -> Outcome:
         try:

@@ -77,6 +77,8 @@ def _render_parser() -> argparse.ArgumentParser:
     add("--format", choices=("wav", "flac", "ogg"), default="wav", help="of the written files (default: wav)")
     add("--bits", choices=("16", "24", "32f"), help="per sample (default: 32f for wav, 24 for flac); ogg takes none")
     add("--provider", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
+    add("--seed", type=_seed, default=0, metavar="N", help="of models that draw at random: the same seed, the same files")
+    add("--sampling", action="append", default=[], metavar="NAME=VALUE", help="how they draw, such as top_k=32; repeatable")
     add("--jobs", type=_count, default=1, metavar="N", help="files at a time (default: 1)")
     add("--overwrite", action="store_true", help="replace files that are there; otherwise they are kept")
     add("--json", action="store_true", help="one JSON object per file, in a line")
@@ -86,6 +88,12 @@ def _render_parser() -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 0 up")
     return int(text)
 
 
@@ -120,6 +128,8 @@ def _render_config(flags: argparse.Namespace) -> "RenderConfig":
         preset=flags.preset,
         settings=tuple(flags.settings),
         provider=flags.provider,
+        seed=flags.seed,
+        sampling=tuple(flags.sampling),
         jobs=flags.jobs,
         options=RenderOptions(flags.format, flags.bits, flags.overwrite),
     )

@@ -32,6 +32,9 @@ claimed twice, is in the residual: it is the mix minus all that was selected, wh
 A ``conditioned`` model is asked for what it shall give: behind the signal its graphs take a condition (classes, classes), a row
 for each target that says how much of each class it is. By default that is the identity; between its rows, classes are blended.
 
+A bundle of kind "offline" has one more field, ``latent`` (LatentSpec, where its graphs are described), no ``disk``, and two
+classes: two sources found by drawing codes. Its ``stft`` and ``band`` are those of the masks that are made of what was found.
+
 ``read_bundle`` believes none of it: every field, every hash and the inside of every ONNX file are checked (see
 ``onnxfile``), and what it returns can be run. Any other outcome is a BundleError of one line.
 """
@@ -56,14 +59,13 @@ from .onnxfile import Port, Words, fault, read_model
 from .paths import data_dir
 
 FORMAT = 1
-KINDS = ("step", "window")
-LATER_KINDS = ("offline",)  # named in the design, not run by this version
+STEP, WINDOW, OFFLINE = KINDS = ("step", "window", "offline")
 SHARES, INDEPENDENT = MASKS = ("shares", "independent")
 MAGNITUDE, SPECTRA = SIGNALS = ("magnitude", "spectra")
 
 MANIFEST, CARD = "bundle.json", "card.md"
 MAX_TEXT_BYTES = 1 << 20  # of bundle.json, and of card.md
-MAX_GRAPH_BYTES = 1 << 28
+MAX_GRAPH_BYTES = {STEP: 1 << 28, WINDOW: 1 << 28, OFFLINE: 1 << 30}
 MAX_ELEMENTS = 1 << 24  # of one tensor
 MAX_CHANNELS = 64  # of one graph
 MAX_DEPTH = 8  # of training, scores, parity and licence
@@ -227,7 +229,7 @@ class GraphSpec:
 
     Where the signal is spectra, these take the places of magnitude and masks: (hops, channels, band bins, 2) in, (hops, classes,
     channels, band bins, 2) out, real and imaginary parts last, times StftSpec.magnitude_scale. Sound of more channels than the
-    graph's goes through it so many at a time.
+    graph's goes through it so many at a time. Those of an offline bundle are described with LatentSpec.
     """
 
     file: str
@@ -243,14 +245,90 @@ class GraphSpec:
         return self.inputs[len(self.inputs) - len(self.states) :]
 
 
+LIKELIHOODS = ("gaussian", "counts")
+
+
+@dataclass(frozen=True)
+class SamplingSpec:
+    """How codes are drawn (sampler.py): the likelihood with its width ``sigma``, or for counts its ``power`` and
+    ``smoothing``; and what is left of the priors: ``temperature``, ``top_k`` (0: all codes), ``top_p``."""
+
+    likelihood: str = "gaussian"
+    sigma: float = 0.4
+    power: float = 3.0
+    smoothing: float = 1.0
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.likelihood not in LIKELIHOODS:
+            raise BundleError(f"likelihood is {self.likelihood!r:.80}; {nearest(str(self.likelihood), LIKELIHOODS)}")
+        for name in ("sigma", "power", "smoothing", "temperature"):
+            if not 1e-3 <= getattr(self, name) <= 1e3:
+                raise fault(name, getattr(self, name), "0.001 to 1000", "choose another")
+        if not 0 <= self.top_k <= 1 << 16:
+            raise fault("top_k", self.top_k, "0 to 65536", "choose another")
+        if not 0 < self.top_p <= 1:
+            raise fault("top_p", self.top_p, "more than 0, 1 at most", "choose another")
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Two sources, found by drawing their codes given those of half their mixture; counts are of codes, each of ``hop_samples``.
+
+    So many ``draws`` go side by side for ``chunk_codes``; then the best one of each source is kept, and all go on from it. The
+    encoder hears ``margin_codes`` before and after a chunk, the decoder ``lead_codes`` before it; over ``fade_codes`` the sound
+    of one chunk becomes that of the next. A prior remembers ``context_codes``.
+
+    Graphs, in this order; codes are whole numbers from 0 to ``codes`` - 1, held in float32 like everything in format 1:
+
+    - encoder: sound (1, (margin + chunk + margin) * hop) -> codes (1, chunk)
+    - decoder: codes (1, lead + chunk) -> sound (1, (lead + chunk) * hop)
+    - tables: nothing -> codebook (codes, dim), and for the likelihood "counts" also counts (n, 4): code of the first class, of
+      the second, of half of both together, and how often that was seen
+    - one prior for each class: the last codes (draws,), ``codes`` where there is none yet, and the ages (context,) of what is
+      remembered, in codes from 1, context + 1 where there is nothing; then for each layer keys and values (draws, heads,
+      context, units) -> logits (draws, codes), then the newest keys and values (draws, heads, units). ``states`` pairs them:
+      whoever calls writes them over the oldest.
+
+    ``hops`` of a graph are codes per call (1 of tables).
+    """
+
+    hop_samples: int
+    codes: int
+    chunk_codes: int
+    margin_codes: int
+    lead_codes: int
+    fade_codes: int
+    context_codes: int
+    draws: int
+    sampling: SamplingSpec
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            *(("hop_samples", 1, 1 << 16), ("codes", 2, 1 << 12), ("chunk_codes", 1, 1 << 16), ("margin_codes", 0, 1 << 16)),
+            *(("lead_codes", 1, 1 << 16), ("fade_codes", 1, 1 << 16), ("context_codes", 1, 1 << 16), ("draws", 1, 4096)),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise fault(name, getattr(self, name), f"{low} to {high}")
+        if self.fade_codes > min(self.lead_codes, self.chunk_codes):
+            raise fault("fade_codes", self.fade_codes, f"{min(self.lead_codes, self.chunk_codes)} at most, lead and chunk")
+
+    @property
+    def latency_samples(self) -> int:
+        """What a chunk has to wait for, itself included."""
+        return (self.chunk_codes + self.margin_codes + self.fade_codes) * self.hop_samples
+
+
 @dataclass(frozen=True)
 class Bundle:
     """A model as the engine sees it: bundle.json, checked, and the folder it was read from.
 
     ``kind`` is "step" (one hop in, one hop out, named states) or "window": a call hears frames again that earlier calls
-    heard, its only state, context (frames, ... as the signal), and the network looks both ways in all of them.
-    ``lookahead_hops`` n: what a call gives belongs to the frames n hops ago. ``graphs`` in rising order of hops; of a step
-    bundle, the first takes one.
+    heard, its only state, context (frames, ... as the signal), and the network looks both ways in all of them; or "offline":
+    drawn, see ``latent``. ``lookahead_hops`` n: what a call gives belongs to the frames n hops ago. ``graphs`` in rising order
+    of hops; of a step bundle, the first takes one.
     ``disk`` makes classes of an embedding: what regions and drawings go by. The graph's own masks may hold more than it says.
     ``training``, ``scores``, ``parity`` and ``licence`` are facts for cards and people; strings and numbers only.
     """
@@ -274,19 +352,32 @@ class Bundle:
     masks: str = SHARES
     signal: str = MAGNITUDE
     conditioned: bool = False
+    latent: LatentSpec | None = None
 
     @property
     def latency_samples(self) -> int:
         """Total algorithmic latency at the bundle's own rate."""
+        if self.latent:
+            return self.latent.latency_samples + self.stft.latency_samples - self.stft.hop_samples
         return self.stft.latency_samples + self.lookahead_hops * self.stft.hop_samples
 
     @property
     def is_live(self) -> bool:
         """False where a call takes many hops at once: for files only."""
-        return self.graphs[0].hops == 1
+        return self.latent is None and self.graphs[0].hops == 1
 
     def check_live(self) -> None:
         """Raises a BundleError that says why this model cannot be played live."""
+        if self.latent:
+            chunk_s, late_s = (
+                samples / self.sample_rate_hz
+                for samples in (self.latent.chunk_codes * self.latent.hop_samples, self.latency_samples)
+            )
+            raise BundleError(
+                f"model '{self.name}' is of kind {self.kind}: it makes {self.latent.draws} draws for {chunk_s:.1f} s of sound "
+                f"and then keeps the best, {late_s:.1f} s late on a machine that draws fast enough; expected one hop per call; "
+                "use it with sep-render, or a step model here"
+            )
         if not self.is_live:
             hops = self.graphs[0].hops
             seconds = (hops + self.lookahead_hops) * self.stft.hop_samples / self.sample_rate_hz
@@ -373,7 +464,7 @@ def read_bundle(folder: str | Path) -> Bundle:
         _check_bundle(bundle)
     _read_hashed(folder, CARD, bundle.card_sha256, "card_sha256", MAX_TEXT_BYTES)
     for i, spec in enumerate(bundle.graphs):
-        data = _read_hashed(folder, spec.file, spec.sha256, f"graphs[{i}].sha256", MAX_GRAPH_BYTES)
+        data = _read_hashed(folder, spec.file, spec.sha256, f"graphs[{i}].sha256", MAX_GRAPH_BYTES[bundle.kind])
         with _naming(folder / spec.file):
             _check_onnx(data, spec, bundle.opset)
     return bundle
@@ -444,16 +535,16 @@ def _bundle_from_manifest(tree: Any, folder: Path) -> Bundle:
     latency = values.pop("latency_samples")
     bundle = Bundle(**{name: values[name] for name in hints}, folder=folder)
     if latency != bundle.latency_samples:
-        raise fault("latency_samples", latency, f"{bundle.latency_samples}, synthesis_samples + lookahead_hops * hop_samples")
+        terms = "chunk, margin and fade + synthesis_samples - hop_samples" if bundle.latent else None
+        terms = terms or "synthesis_samples + lookahead_hops * hop_samples"
+        raise fault("latency_samples", latency, f"{bundle.latency_samples}, {terms}")
     return bundle
 
 
-_UNSAID = {"masks": SHARES, "signal": MAGNITUDE, "conditioned": False}  # what a manifest means that does not say
+_UNSAID = {"masks": SHARES, "signal": MAGNITUDE, "conditioned": False, "latent": None}  # what a manifest means that does not say
 
 
 def _check_kind(kind: Any) -> None:
-    if kind in LATER_KINDS:
-        raise fault("kind", kind, "step or window; this version cannot run the others", "use a newer sepstream or another model")
     if kind not in KINDS:
         raise BundleError(f"kind is {kind!r:.80}; {nearest(str(kind), KINDS)}; export the bundle again")
 
@@ -575,7 +666,12 @@ def _check_bundle(bundle: Bundle) -> None:
     _check_classes(bundle)
     if bundle.disk and len(bundle.disk.vectors) != len(bundle.classes):
         raise fault("disk.vectors", Words(f"{len(bundle.disk.vectors)} rows"), f"{len(bundle.classes)}, one per class")
-    _check_graphs(bundle)
+    if (bundle.kind == OFFLINE) != (bundle.latent is not None):
+        raise fault("latent", bundle.latent, "a value for kind offline, and for no other")
+    if bundle.latent:
+        _check_offline(bundle, bundle.latent)
+    else:
+        _check_graphs(bundle)
 
 
 def _check_classes(bundle: Bundle) -> None:
@@ -592,14 +688,60 @@ def _check_classes(bundle: Bundle) -> None:
             raise fault(f"classes[{i}].name", each.name, "at least one class with this parent")
 
 
+def _check_offline(bundle: Bundle, latent: LatentSpec) -> None:
+    """What LatentSpec says of the graphs."""
+    if bundle.disk or bundle.lookahead_hops or bundle.masks != SHARES or len(bundle.levels) > 1 or len(bundle.classes) != 2:
+        has = f"disk {bundle.disk}, lookahead_hops {bundle.lookahead_hops}, masks {bundle.masks}, {len(bundle.classes)} classes"
+        raise fault("kind offline", Words(has[:200]), "no disk, no look-ahead, shares, and two classes without parents")
+    for name in ("chunk_codes", "fade_codes"):
+        if getattr(latent, name) * latent.hop_samples % bundle.stft.hop_samples:
+            raise fault(f"latent.{name}", getattr(latent, name), f"whole hops of {bundle.stft.hop_samples} samples")
+    if len(bundle.graphs) != 5:
+        raise fault("graphs", [spec.file for spec in bundle.graphs], "five: encoder, decoder, tables, a prior for each class")
+    _check_files(bundle)
+    chunk, hop, encoder, decoder, tables, *priors = latent.chunk_codes, latent.hop_samples, *bundle.graphs
+    heard, told = chunk + 2 * latent.margin_codes, chunk + latent.lead_codes
+    _check_plain(0, encoder, chunk, [(1, heard * hop)], [(1, chunk)])
+    _check_plain(1, decoder, told, [(1, told)], [(1, told * hop)])
+    sizes = [tensor.shape[-1] for tensor in tables.outputs[:1]] + [tensor.shape[0] for tensor in tables.outputs[1:]]
+    shapes = [(latent.codes, sizes[0]), (sizes[-1], 4)] if sizes else [(latent.codes, 1)]
+    _check_plain(2, tables, 1, [], shapes[: 2 if latent.sampling.likelihood == "counts" else 1])
+    for i, prior in enumerate(priors, 3):
+        caches = [tensor.shape for tensor in prior.inputs[2:]]
+        heads, units = (caches[0][1], caches[0][-1]) if caches and len(caches[0]) == 4 else (1, 1)
+        cache, newest = (latent.draws, heads, latent.context_codes, units), (latent.draws, heads, units)
+        inputs = [(latent.draws,), (latent.context_codes,), *[cache] * max(2, len(caches) // 2 * 2)]
+        _check_plain(i, prior, 1, inputs, [(latent.draws, latent.codes), *[newest] * (len(inputs) - 2)])
+
+
+def _check_plain(
+    number: int, spec: GraphSpec, hops: int, inputs: Sequence[tuple[int, ...]], outputs: Sequence[tuple[int, ...]]
+) -> None:
+    """A graph of an offline bundle has these codes per call and shapes; its states are all inputs and outputs of a cache."""
+    with _naming(f"graphs[{number}]", "."):
+        _check_file(spec)
+        if spec.hops != hops:
+            raise fault("hops", spec.hops, str(hops))
+        for side, tensors, shapes in (("inputs", spec.inputs, inputs), ("outputs", spec.outputs, outputs)):
+            if (found := [tensor.shape for tensor in tensors]) != list(shapes):
+                raise fault(f"{side} shapes", found, str(list(shapes)))
+        pairs = tuple((old.name, new.name) for old, new in zip(spec.inputs[2:], spec.outputs[1:], strict=False))
+        if spec.states != pairs:
+            raise fault("states", spec.states, f"{list(pairs)}")
+
+
+def _check_files(bundle: Bundle) -> None:
+    files = [spec.file.casefold() for spec in bundle.graphs]
+    if len(set(files)) < len(files):
+        raise fault("graphs[].file", files, "each file once")
+
+
 def _check_graphs(bundle: Bundle) -> None:
     hops = [spec.hops for spec in bundle.graphs]
     if not hops or hops != sorted(set(hops)) or hops[-1] > 4096 or (bundle.kind == "step" and hops[0] != 1):
         first = ", the first 1" if bundle.kind == "step" else ""
         raise fault("graphs[].hops", hops, f"rising numbers up to 4096{first}")
-    files = [spec.file.casefold() for spec in bundle.graphs]
-    if len(set(files)) < len(files):
-        raise fault("graphs[].file", files, "each file once")
+    _check_files(bundle)
     shapes = [tensor.shape for tensor in bundle.graphs[0].states_in]
     for i, spec in enumerate(bundle.graphs):
         with _naming(f"graphs[{i}]", "."):
@@ -623,15 +765,20 @@ def _frame(bundle: Bundle) -> tuple[tuple[int, ...], str]:
     return ((bundle.graph_channels, bins, 2), "channels, band bins, 2") if bundle.gives_spectra else ((bins,), "band bins")
 
 
-def _check_graph(spec: GraphSpec, bundle: Bundle) -> None:
+def _check_file(spec: GraphSpec) -> None:
+    """Its file, and that its names are different."""
     _match("file", spec.file, r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}\.onnx", "a plain file name that ends in .onnx")
     _match("sha256", spec.sha256, r"[0-9a-f]{64}", "64 hex digits")
-    found = 2 if bundle.disk else 1  # outputs that are no states
-    lead = 2 if bundle.conditioned else 1  # inputs that are no states
-    states_in, states_out = spec.inputs[lead:], spec.outputs[found:]
     names = [tensor.name for tensor in (*spec.inputs, *spec.outputs)]
     if len(set(names)) < len(names):
         raise fault("inputs, outputs", names, "each name once")
+
+
+def _check_graph(spec: GraphSpec, bundle: Bundle) -> None:
+    _check_file(spec)
+    found = 2 if bundle.disk else 1  # outputs that are no states
+    lead = 2 if bundle.conditioned else 1  # inputs that are no states
+    states_in, states_out = spec.inputs[lead:], spec.outputs[found:]
     pairs = tuple((before.name, after.name) for before, after in zip(states_in, states_out, strict=False))
     if spec.states != pairs or len(spec.inputs) != lead + len(pairs) or len(spec.outputs) != found + len(pairs):
         inputs = f"the {bundle.signal} and the condition" if bundle.conditioned else f"the {bundle.signal}"
@@ -722,6 +869,8 @@ def manifest_tree(bundle: Bundle) -> dict[str, Any]:
     """The content of bundle.json, as plain dicts and lists."""
     tree = {"format": FORMAT, "latency_samples": bundle.latency_samples, **asdict(bundle)}
     del tree["folder"]
+    if bundle.latent is None:
+        del tree["latent"]
     return tree
 
 

@@ -1,9 +1,10 @@
 """A bundle in words, and as one JSON-able tree: what ``sep-bundle show`` prints. Pure, but for the sizes of files."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from .contract import CARD, INDEPENDENT, MANIFEST, Bundle, GraphSpec, TensorSpec, manifest_tree
+from .contract import CARD, INDEPENDENT, MANIFEST, Bundle, GraphSpec, LatentSpec, TensorSpec, manifest_tree
 from .disk import prototypes
 
 COLUMN = 10
@@ -44,6 +45,8 @@ def _rows(bundle: Bundle) -> Iterator[tuple[str, str]]:
     yield "band", _band(bundle)
     if bundle.kind == "window":
         yield "window", _window(bundle)
+    if bundle.latent:
+        yield from _titled("draws", _draws(bundle, bundle.latent))
     yield from _titled("classes", _tree(bundle))
     if bundle.masks == INDEPENDENT:
         yield "masks", "each on its own: they need not sum to one"
@@ -90,6 +93,17 @@ def _window(bundle: Bundle) -> str:
     return (
         f"hears {seconds:.1f} s at once: {past} hops before, {hops} that it gives, {bundle.lookahead_hops} after; for files only"
     )
+
+
+def _draws(bundle: Bundle, latent: LatentSpec) -> list[str]:
+    chunk_s, code_ms = (n * latent.hop_samples / bundle.sample_rate_hz for n in (latent.chunk_codes, 1000))
+    sampling = ", ".join(f"{name} {value}" for name, value in asdict(latent.sampling).items())
+    return [
+        f"{latent.draws} side by side; the best is kept every {chunk_s:.1f} s; for files only",
+        f"{latent.codes} codes of {code_ms:.1f} ms, heard together with {latent.margin_codes} on either side",
+        f"a prior of {latent.context_codes} codes for each class",
+        sampling,
+    ]
 
 
 def _tree(bundle: Bundle) -> list[str]:

@@ -573,3 +573,43 @@ def resample(audio: F32, table: F32, advance: int, at: int, row: int, out: F32) 
 def barrier() -> None:
     """``fence`` for the interpreter's side."""
     fence()
+
+
+@kernel
+def nearest_sums(costs: F64, same: float, out: I32) -> None:
+    """(codes, codes) costs -> (codes, codes): the k with the least costs[k, i] + costs[k, j]; the first of those that are less
+    than ``same`` apart."""
+    codes = costs.shape[0]
+    least, nearest = np.empty(codes), np.empty(codes, np.int32)
+    for i in range(codes):
+        least[:] = np.inf
+        for k in range(codes):
+            own, row = costs[k, i], costs[k]
+            for j in range(i + 1):  # innermost, so that vector units take several pairs at a time
+                cost = own + row[j]
+                if cost < least[j] - same:
+                    least[j], nearest[j] = cost, k
+        for j in range(i + 1):
+            out[i, j] = out[j, i] = nearest[j]
+
+
+@kernel
+def draw_listed(first: F64, second: F64, pairs: I32, weights: F64, chances: F64, out: I32) -> None:  # noqa: PLR0917
+    """Draw a pair for each row of (rows, codes) probabilities ``first`` and ``second``: (rows, 2) ``out``.
+
+    ``pairs`` (n, 2) are those that can be drawn, with probability in proportion to first * second * ``weights`` (n,);
+    ``chances`` (rows,) lie in [0, 1). A row in which all of these are zero gets -1, -1.
+    """
+    for row in range(first.shape[0]):
+        total = 0.0
+        for n in range(len(pairs)):
+            total += first[row, pairs[n, 0]] * second[row, pairs[n, 1]] * weights[n]
+        out[row] = -1
+        left = chances[row] * total
+        for n in range(len(pairs)):
+            share = first[row, pairs[n, 0]] * second[row, pairs[n, 1]] * weights[n]
+            if share > 0.0:
+                out[row, 0], out[row, 1] = pairs[n]
+                left -= share
+                if left < 0.0:
+                    break

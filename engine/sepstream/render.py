@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from .audiofile import AudioReader, AudioWriter, encoding, lead_samples, resample, unwritable
 from .contract import Bundle
-from .errors import AudioFileError
+from .errors import AudioFileError, ExpressionError
+from .latent import LatentPipeline, read_sampling
 from .pipeline import LOUDEST, Pipeline
 from .selection import Selection
 
 F32 = NDArray[np.float32]
-PipelineFactory = Callable[[int], Pipeline]  # channels -> a pipeline for so many
+AnyPipeline = Pipeline | LatentPipeline
+PipelineFactory = Callable[[int], AnyPipeline]  # channels -> a pipeline for so many
 Progress = Callable[[float], None]  # told the fraction done, 0 to 1, after each block
 
 BLOCK_SAMPLES = 16384  # read at a time, at the model's rate
@@ -112,17 +114,34 @@ def render_file(
     )
 
 
-def pipelines(bundle: Bundle, selection: Selection, provider: str = "auto") -> PipelineFactory:
-    """Pipelines for files: many frames per model call. The last one is kept, since loading may outlast a short file."""
+def pipelines(
+    bundle: Bundle, selection: Selection, provider: str = "auto", *, seed: int = 0, sampling: Sequence[str] = ()
+) -> PipelineFactory:
+    """Pipelines for files: many frames per model call. The last one is kept, since loading may outlast a short file.
+
+    A model of kind offline draws at random: each file anew from ``seed``, in the way that ``sampling`` (NAME=VALUE) changes.
+    """
+    check_sampling(bundle, sampling)
 
     @lru_cache(maxsize=1)
-    def pipeline(channels: int) -> Pipeline:
+    def pipeline(channels: int) -> AnyPipeline:
+        if bundle.latent:
+            settings = read_sampling(bundle.latent.sampling, sampling)
+            return LatentPipeline(bundle, selection, channels, provider=provider, seed=seed, sampling=settings)
         return Pipeline(bundle, selection, channels, provider=provider, hops=bundle.graphs[-1].hops)
 
     return pipeline
 
 
-def separate(reader: AudioReader, pipeline: Pipeline) -> Iterator[F32]:
+def check_sampling(bundle: Bundle, settings: Sequence[str]) -> None:
+    """Raises a SepstreamError for settings that the model does not know, or all where it does not draw."""
+    if bundle.latent:
+        read_sampling(bundle.latent.sampling, settings)
+    elif settings:
+        raise ExpressionError(f"--sampling is for models that draw, '{bundle.name}' is of kind {bundle.kind}; leave it out")
+
+
+def separate(reader: AudioReader, pipeline: AnyPipeline) -> Iterator[F32]:
     """The file's blocks -> (buses, channels, n) blocks at the file's rate, aligned with it and in the end just as long."""
     file_hz, model_hz, latency = reader.rate_hz, pipeline.bundle.sample_rate_hz, pipeline.latency_samples
     lanes, lead = len(pipeline.buses) * reader.channels, lead_samples(file_hz, model_hz)
@@ -139,7 +158,7 @@ def separate(reader: AudioReader, pipeline: Pipeline) -> Iterator[F32]:
     assert given == reader.position
 
 
-def _process(block: F32, pipeline: Pipeline, reader: AudioReader) -> F32:
+def _process(block: F32, pipeline: AnyPipeline, reader: AudioReader) -> F32:
     """(channels, n) -> (buses * channels, n); what the pipeline would silence as no sound is an error in a file."""
     faults = pipeline.faults
     buses = pipeline.process(block)
@@ -164,7 +183,7 @@ def _drop(blocks: Iterable[F32], length: int) -> Iterator[F32]:
 
 
 def _write_buses(
-    reader: AudioReader, pipeline: Pipeline, wanted: dict[str, Path], options: RenderOptions, progress: Progress
+    reader: AudioReader, pipeline: AnyPipeline, wanted: dict[str, Path], options: RenderOptions, progress: Progress
 ) -> tuple[BusReport, ...]:
     """Separate and write the wanted buses; they get their names together once all of them are whole."""
     pipeline.reset()

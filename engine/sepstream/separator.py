@@ -147,6 +147,21 @@ class _Lane(NamedTuple):
     options: list[Any]
 
 
+class Call:
+    """A graph of an offline bundle, without a memory of its own: float32 arrays in, arrays out, in the order of its tensors."""
+
+    def __init__(self, bundle: Bundle, graph: GraphSpec, provider: str = "auto") -> None:
+        self.graph = graph
+        self.session = _open_session(bundle, graph, provider, captured=False)
+        self.provider = "cuda" if self.session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+        self._inputs = [spec.name for spec in graph.inputs]
+        self._outputs = [spec.name for spec in graph.outputs]
+
+    def __call__(self, *arrays: F32) -> list[F32]:
+        found: list[F32] = self.session.run(self._outputs, dict(zip(self._inputs, arrays, strict=True)))
+        return found
+
+
 class _Buffer:
     """One tensor that a session is bound to. On the CPU it is this very array; on CUDA it is copied there and back."""
 
@@ -170,6 +185,8 @@ def _read(state: Any) -> F32:
 
 
 def _graph(bundle: Bundle, hops: int) -> GraphSpec:
+    if bundle.latent:
+        bundle.check_live()
     for graph in bundle.graphs:
         if graph.hops == hops:
             return graph
@@ -178,10 +195,11 @@ def _graph(bundle: Bundle, hops: int) -> GraphSpec:
     raise BundleError(f"{bundle.folder}: no graph takes {hops} hops per call; expected one of {[g.hops for g in bundle.graphs]}")
 
 
-def _open_session(bundle: Bundle, graph: GraphSpec, provider: str) -> ort.InferenceSession:
+def _open_session(bundle: Bundle, graph: GraphSpec, provider: str, captured: bool = True) -> ort.InferenceSession:
+    """``captured``: as a CUDA graph where there is CUDA, for whoever binds its buffers."""
     if provider not in ("auto", "cpu", "cuda"):
         raise ProviderError(f"provider '{provider}' is unknown; expected auto, cpu or cuda")
-    if provider != "cpu" and (session := _try_cuda(bundle, graph)):
+    if provider != "cpu" and (session := _try_cuda(bundle, graph, captured)):
         return session
     if provider == "cuda":
         raise ProviderError(
@@ -190,7 +208,7 @@ def _open_session(bundle: Bundle, graph: GraphSpec, provider: str) -> ort.Infere
     return _session(bundle, graph, ["CPUExecutionProvider"])
 
 
-def _try_cuda(bundle: Bundle, graph: GraphSpec) -> ort.InferenceSession | None:
+def _try_cuda(bundle: Bundle, graph: GraphSpec, captured: bool) -> ort.InferenceSession | None:
     """A session that really runs on CUDA, or None: ONNX Runtime lists CUDA as available where it is not."""
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return None
@@ -198,7 +216,7 @@ def _try_cuda(bundle: Bundle, graph: GraphSpec) -> ort.InferenceSession | None:
         with contextlib.redirect_stdout(io.StringIO()):  # it prints what it could not find; the session below decides
             ort.preload_dlls()
     ort.set_default_logger_severity(SILENT)
-    for options in ({"enable_cuda_graph": "1"}, {}):  # a graph with a node that CUDA lacks cannot be captured
+    for options in ([{"enable_cuda_graph": "1"}] * captured) + [{}]:  # a graph with a node that CUDA lacks cannot be captured
         with contextlib.suppress(BundleError):
             session = _session(bundle, graph, [("CUDAExecutionProvider", options), "CPUExecutionProvider"])
             return session if session.get_providers()[0] == "CUDAExecutionProvider" else None

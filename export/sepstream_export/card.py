@@ -30,6 +30,7 @@ def text(bundle: Bundle, recipe: Recipe, speed: Speed, size_bytes: int) -> str:
         f"Separates {tree}, {'live or ' if bundle.is_live else ''}from files: {bundle.sample_rate_hz} Hz, any channels, "
         f"{ms:.1f} ms algorithmic latency ({bundle.latency_samples} samples), {size_bytes / 2**20:.1f} MiB.",
         _window(bundle),
+        _latent(bundle),
         _scores(bundle.scores),
         "## Speed\n\n" + _speed(speed, bundle.is_live),
         "## Training\n\n" + _facts(bundle.training) + f"\n- network: {recipe.model.kind}, {_options(recipe.model.options)}",
@@ -60,13 +61,28 @@ def _window(bundle: Bundle) -> str:
     )
 
 
+def _latent(bundle: Bundle) -> str:
+    """What is drawn, for a bundle of kind offline."""
+    if not bundle.latent:
+        return ""
+    spec, hz = bundle.latent, bundle.sample_rate_hz
+    chunk_s, code_ms, late_s = spec.chunk_codes * spec.hop_samples / hz, 1000 * spec.hop_samples / hz, bundle.latency_samples / hz
+    return (
+        f"Both sources are drawn as codes of {code_ms:.1f} ms, of which there are {spec.codes}, given the codes of their "
+        f"mixture: {spec.draws} draws side by side, of which the best is kept every {chunk_s:.1f} s. Their sounds make the "
+        "masks; the same --seed gives the same files, --sampling changes how it is drawn. It cannot be played live: it would be "
+        f"{late_s:.1f} s late on a machine that draws fast enough."
+    )
+
+
 def _speed(speed: Speed, live: bool) -> str:
     hop = (
         f"- live, stereo, all classes: a hop takes {speed.live_share:.1%} of its time on one core "
         f"({speed.worst_share:.1%} at the 99th percentile)\n"
     )
+    factor = f"{speed.file_factor:.{0 if speed.file_factor >= 10 else 2}f}"
     return (
-        f"{hop if live else ''}- files, stereo, all classes: {speed.file_factor:.0f} times as fast as real time on one core\n"
+        f"{hop if live else ''}- files, stereo, all classes: {factor} times as fast as real time on one core\n"
         f"- measured at export, in CPU time, on: {speed.processor}"
     )
 
@@ -74,6 +90,12 @@ def _speed(speed: Speed, live: bool) -> str:
 def _parity(bundle: Bundle) -> str:
     compared = "masks and embedding against torch on the whole signal, of the manifest's disk head against the graph's"
     compared = compared if bundle.disk else "masks against torch on the whole signal"
+    if bundle.latent:
+        about = (
+            "Share of codes that differ from torch's; the decoder's sound against torch's; largest difference of logits, code by "
+            "code, from torch's on the whole sequence; the mixture against the sum of all that is found:"
+        )
+        return f"## Parity\n\n{about}\n\n{_facts(bundle.parity)}"
     about = f"Largest differences of {compared}, and the sound of the pipeline against a float64 overlap-add:"
     return f"## Parity\n\n{about}\n\n{_facts(bundle.parity)}"
 

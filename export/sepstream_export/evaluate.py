@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sepstream.contract import Bundle
 from sepstream.errors import BundleError
-from sepstream.pipeline import Pipeline
+from sepstream.render import pipelines
 from sepstream.selection import Selection
 from sepstream.spectral import Stft
 from sepstream_training.data.entries import Wanted
@@ -112,7 +112,7 @@ def evaluate_as_reference(bundle: Bundle, scenes: Iterable[F32]) -> dict[str, An
 
 
 def _scores(bundle: Bundle, scenes: Iterable[F32], bounded: bool) -> Iterator[list[Score]]:
-    pipeline = Pipeline(bundle, Selection.stems(bundle, "all"), 2, provider="cpu", hops=bundle.graphs[-1].hops)
+    pipeline = pipelines(bundle, Selection.stems(bundle, "all"), "cpu")(2)
     stft = Stft(bundle.stft)
     return (score(bundle, stems, pipeline, stft, bounded) for stems in scenes)
 

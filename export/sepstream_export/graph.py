@@ -90,10 +90,10 @@ def export_module(  # noqa: PLR0917  # in the order of the graph
         outputs=tuple(TensorSpec(name, shape) for name, shape in zip(names_out, shapes_out, strict=True)),
         states=tuple((state, f"{state}_out") for state in states),
     )
-    return _onnx_bytes(graph, example, names_in, names_out), spec
+    return onnx_bytes(graph, example, names_in, names_out), spec
 
 
-def _onnx_bytes(graph: nn.Module, example: tuple[Tensor, ...], names_in: list[str], names_out: list[str]) -> bytes:
+def onnx_bytes(graph: nn.Module, example: tuple[Any, ...], names_in: list[str], names_out: list[str]) -> bytes:
     Lstm.exporting = True
     quiet = logging.root.manager.disable
     logging.disable(logging.WARNING)  # torch.onnx reports optional packages that we do not need

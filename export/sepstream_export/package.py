@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -24,14 +25,18 @@ from sepstream.contract import (
 from sepstream.errors import BundleError
 from sepstream_training import reference, reference_weak
 from sepstream_training.draw import colour
+from sepstream_training.latent import Continuation
 from sepstream_training.models import Conditioned, Network, StreamingLaSaft, StreamingNetwork
 from sepstream_training.recipe import Recipe
-from sepstream_training.train import load_network, training_facts
+from sepstream_training.separation import Separation
+from sepstream_training.task import Task
+from sepstream_training.train import load_task, training_facts
 
-from . import card
+from . import card, latent
 from .asked import export_asked, measure_asked
 from .graph import OPSET, export_graph, export_window
-from .parity import check, measure
+from .latent import LatentParity
+from .parity import Parity, check, measure
 from .speed import time_per_hop
 
 MANY_HOPS = 48  # per call for files: two to three times faster, and a quarter of a second at 48 kHz
@@ -62,23 +67,55 @@ def export(
         other = next((each for each in (reference, reference_weak) if each.is_reference(checkpoint)), None)
         if other:
             checkpoint = other.import_reference(checkpoint, Path(scratch) / "imported.ckpt")
-        recipe, network = load_network(checkpoint)
-        levels = network.shares(recipe.levels)
-        _set_temperature(network, temperature)
-        exported = _graphs(recipe, network, levels)
-        files = {spec.file: data for data, spec in exported}
-        draft = _manifest(recipe, network, name, [spec for _, spec in exported])
+        recipe, draft, files, prove = _draft(checkpoint, name, temperature)
         whose = card.licence(recipe.data, licence) | ({"weights": other.LICENCE} if other else {})
         facts = training_facts(checkpoint) | ({"temperature": temperature} if temperature != 1 else {})
         draft = replace(draft, training=facts, licence=whose)
         trial = write_bundle(draft, files, "draft", Path(scratch) / "draft")
-        asked = isinstance(network, Conditioned)
-        parity = check(measure_asked(network, trial) if asked else measure(network, levels, trial), trial)
+        parity = prove(trial)
         speed = time_per_hop(trial)
         scores = evaluate(trial) if evaluate else {}
     final = replace(draft, parity=parity.as_dict(), scores=scores)
     text = card.text(final, recipe, speed, sum(map(len, files.values())))
     return write_bundle(final, files, text, out, overwrite=overwrite)
+
+
+class Draft(NamedTuple):
+    """A model without its facts: the manifest, the files by name, and what proves that a bundle of them is the network."""
+
+    recipe: Recipe
+    bundle: Bundle
+    files: dict[str, bytes]
+    prove: Callable[[Bundle], Parity | LatentParity]
+
+
+def _draft(checkpoint: Path, name: str, temperature: float) -> Draft:
+    task = load_task(checkpoint)
+    if not isinstance(task, Separation):
+        if temperature != 1:
+            raise BundleError(f"temperature is {temperature:g}; expected 1: this model draws, see --sampling of sep-render")
+        return _latent_draft(task, name)
+    recipe, network = task.recipe, task.network
+    _set_temperature(network, temperature)
+    made = _graphs(recipe, network, task.levels)
+    bundle = _manifest(recipe, network, name, [spec for _, spec in made])
+    return Draft(recipe, bundle, {spec.file: data for data, spec in made}, partial(_prove, network, task.levels))
+
+
+def _prove(network: Network, levels: Sequence[slice], bundle: Bundle) -> Parity:
+    found = measure_asked(network, bundle) if isinstance(network, Conditioned) else measure(network, levels, bundle)
+    return check(found, bundle)
+
+
+def _latent_draft(task: Task, name: str) -> Draft:
+    if not isinstance(task, Continuation):
+        raise BundleError(
+            "the checkpoint is of an autoencoder alone; expected one of the second run; sep-train lqvae_priors --start it"
+        )
+    spec = latent.spec_of(task)
+    made = latent.graphs(task, spec)
+    files = {each.file: data for data, each in made}
+    return Draft(task.recipe, latent.manifest(task, spec, name, made), files, partial(latent.measure, task))
 
 
 def _check_free(out: Path, overwrite: bool) -> None:

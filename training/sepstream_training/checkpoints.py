@@ -55,7 +55,7 @@ def start_from(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
     new = {name: value for name, value in module.state_dict().items() if name not in state["state_dict"]}
     _fill(module, {**new, **state["state_dict"]}, checkpoint)
     if new:
-        names = ", ".join(name.removeprefix("network.") for name in new)
+        names = shorten(", ".join(name.removeprefix("network.") for name in new), 400)
         log.info("not in '%s', so they start as they are made: %s", checkpoint, names)
 
 

@@ -49,10 +49,7 @@ class Hearing:
         logits, embedding = (found[:, late:] for found in network(torch.nn.functional.pad(magnitude, (0, 0, 0, late))[None]))
         masks = class_masks(logits.float(), network.shares(self.recipe.levels))[0]
         heard = self.sound(spectrum * self._full_band(masks).transpose(0, 1)[:, None], mixture.shape[-1])
-        stems = self.spectra(leaves)[..., :bins]
-        targets, apart = (classes_of(each, self.recipe.families, self.recipe.kept, 0) for each in (leaves, stems))
-        sources = apart.abs().square().mean(dim=1).sqrt().transpose(0, 1) * self.scale
-        dominant = stems.abs().square().sum(dim=1).argmax(dim=0)
+        targets, sources, dominant = self.truth(leaves)
         return Heard(mixture, targets, heard, magnitude, masks, sources, embedding[0].float(), dominant)
 
     def _asked(self, network: Conditioned, leaves: Tensor, spectrum: Tensor, magnitude: Tensor) -> Heard:
@@ -68,11 +65,15 @@ class Hearing:
         heard = self.sound(whole, leaves.shape[-1])
         loud = answer.abs().square().mean(dim=0).sqrt()
         masks = (loud / magnitude[:, None].clamp_min(1e-9)).clamp(0, 1)
-        stems = self.spectra(leaves)[..., :bins]
-        targets, apart = (classes_of(each, [], self.recipe.kept, 0) for each in (leaves, stems))
-        sources = apart.abs().square().mean(dim=1).sqrt().transpose(0, 1) * self.scale
-        dominant = stems.abs().square().sum(dim=1).argmax(dim=0)
+        targets, sources, dominant = self.truth(leaves)
         return Heard(leaves.sum(dim=0), targets, heard, magnitude, masks, sources, masks[:, :0], dominant)
+
+    def truth(self, leaves: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(leaves, C, samples) -> targets, sources and dominant, as in ``Heard``."""
+        stems = self.spectra(leaves)[..., : self.recipe.band_bins]
+        targets, apart = (classes_of(each, self.recipe.families, self.recipe.kept, 0) for each in (leaves, stems))
+        sources = apart.abs().square().mean(dim=1).sqrt().transpose(0, 1) * self.scale
+        return targets, sources, stems.abs().square().sum(dim=1).argmax(dim=0)
 
     def spectra(self, signal: Tensor) -> Tensor:
         """(..., samples) -> (..., T, bins), as many frames as it takes to hear the last sample."""

@@ -224,7 +224,7 @@ def window_losses(heard: Tensor, wanted: Tensor) -> dict[str, Tensor]:
 def _pieces(sound: Tensor, samples: int) -> Tensor:
     """(..., n) -> (..., pieces, samples), the last one filled up with silence."""
     padded = torch.nn.functional.pad(sound, (0, -sound.shape[-1] % samples))
-    return padded.unflatten(-1, (-1, samples))
+    return padded.reshape(*padded.shape[:-1], -1, samples)
 
 
 def _magnitude(spectra: Tensor) -> Tensor:

@@ -254,7 +254,7 @@ class TrainSpec:
     precision: str = "32-true"
     validate_every: int = 250
     patience: int = 0
-    keep: int = 2  # checkpoints, the best by valid/sdr, beside the last
+    keep: int = 2  # checkpoints, the best by valid/sdr (of networks without masks: valid/loss), beside the last
     views: int = 2  # validation mixtures that TensorBoard shows and plays
     views_every_s: float = 900.0  # at most that often
     views_closely: bool = False  # and beside each class the truth, waveforms, and what is left without it

@@ -5,7 +5,7 @@ None of it draws a random number or touches a weight: a run with views is the ru
 """
 
 import time
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import lightning as L
 import numpy as np
@@ -21,6 +21,7 @@ from .metrics import si_sdr_improvement
 FLOOR_DB, CEILING_DB = -30.0, 100.0  # of an improvement: silence in the place of a source is -inf
 
 
+@runtime_checkable
 class Hears(Protocol):
     """What a module offers to be viewed."""
 

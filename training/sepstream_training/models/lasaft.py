@@ -135,7 +135,8 @@ class Conditioned(Network):
             magnitude = spectra.abs().square().mean(dim=1).sqrt()
             y = self.asked(self.gain * magnitude[:, None], condition, self.memory())[:, :, 0]
             masks = y / (self.gain * magnitude[:, None]).clamp_min(self.gain * FAINT) if self.is_mapping else y
-            return spectra[:, :, :, None] * masks.transpose(1, 2)[:, None]
+            answer: Tensor = spectra[:, :, :, None] * masks.transpose(1, 2)[:, None]
+            return answer
         batch, channels = spectra.shape[:2]
         spare = -channels % self.channels
         padded = torch.cat([spectra, *[spectra[:, -1:]] * spare], dim=1)
