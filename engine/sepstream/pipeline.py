@@ -37,6 +37,14 @@ class State(NamedTuple):
     ready: F32  # (buses, channels, block - pending): output not yet asked for
 
 
+class Look(NamedTuple):
+    """What a hop held, as the network has it; good until the next one."""
+
+    magnitude: F32  # (band bins,) of the mix: a full-scale sine reads 0.5
+    embedding: F32  # (dim, band bins)
+    masks: F32  # (buses, band bins)
+
+
 class Pipeline:
     """(channels, n) samples -> (buses, channels, n) samples, ``latency_samples`` later, for any n.
 
@@ -146,11 +154,18 @@ class Pipeline:
         now = self._state
         spectra, analysis = self.stft.analyze(self._sound(block), now.analysis)
         found, model = self._separate(spectra, now.model)
+        self._embedding = found.embedding
         chosen, delayed, smoothing = self._choose(spectra, found, now)
         lanes, synthesis = self.stft.synthesize(chosen, now.synthesis)
         audio, gains = self._fade(lanes, now.gains)
         self._state = State(analysis, delayed, model, smoothing, synthesis, gains, now.pending, now.ready)
         return audio
+
+    def look(self) -> Look:
+        """At the newest hop that was heard."""
+        if self.bundle.lookahead_hops:  # the network was shown later ones, too
+            kernels.magnitude(self._spectra, self._scale, self._magnitude)
+        return Look(self._magnitude[-1], self._embedding[-1], self._masks[-1])
 
     def _separate(self, spectra: C64, state: ModelState) -> tuple[Separation, ModelState]:
         kernels.magnitude(spectra, self._scale, self._magnitude)
@@ -160,6 +175,7 @@ class Pipeline:
         """-> (hops, buses * channels, bins) spectra of the buses, the look-ahead's delay line, the masks to smooth from."""
         smoothing = self.program.masks(found.masks, found.embedding, self._masks, now.smoothing)
         spectra, delayed = _delay(spectra, now.delayed)
+        self._spectra = spectra
         band = self.bundle.band
         kernels.apply_masks(spectra, self._masks, band.follow_low, band.follow_high, self._chosen)
         return self._chosen.reshape(self.hops, -1, self.bundle.stft.bins), delayed, smoothing
