@@ -65,6 +65,8 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
         *("board", "cli", "device", "expression", "latency", "live", "record", "screen", "selection", "session", "telemetry"),
         *("batch", "wanted", "watchdog"),
     },
+    "explore": {"analysis", "batch", "explorer", "expression", "render", "selection"},
+    "cli_explore": {"batch", "cli", "explore"},
 }
 ANYONE = {"contract", "errors", "paths"}
 MEETS_CONTROL = {"worker", "live", "cli_live"}  # what takes orders, and what starts those who give them

@@ -1,14 +1,14 @@
 """What a page of sep-explore may ask, and the answers: one file at a time, heard on a thread of its own.
 
 No door to the network: surface/server.py turns HTTP requests into ``Asked`` and the Answers back. Each request carries all
-that it needs, so nothing is kept for a page but a cache; any thread may ask. Bodies are JSON of at most MAX_JSON bytes:
+that it needs, so nothing is kept for a page but a cache; any thread may ask. Bodies are JSON:
 
     GET   hello                                  the model, the scales of the picture; stays as it is
     GET   state                                  the file, how much of it is heard, what happened
     PUT   file?name=song.wav                     a sound file, as it is; replaces the one that is open
     POST  cancel                                 stop hearing; the file closes
     POST  tile    {zoom, first, count}           columns of the picture, a byte for each bin
-    POST  view    {start_s, stop_s, db}          the bins to be seen: VIEW below
+    POST  view    {start_s, stop_s, db, hops}    the bins to be seen, of the first so many frames: view_bytes
     POST  select  {view, CHOICE}                 their masks, a byte each, in the order of the view
     POST  count   {view, CHOICE}                 statistics
     POST  sound   {start, count, CHOICE}         float32 samples at the model's rate, channel after channel
@@ -18,7 +18,6 @@ CHOICE is ``select``, an expression; ``regions`` for it, as presets write them; 
 """
 
 import json
-import math
 import struct
 import threading
 import time
@@ -27,7 +26,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,30 +42,14 @@ from .explorer import Choice, Patch, Question, View
 from .expression import quoted
 from .render import RenderOptions
 from .selection import Selection, read_selection
+from .surface.questions import Answer, Asked, refusal
 
-MAX_JSON = 1 << 16
 MAX_TILE = 2048  # columns
 MAX_SOUND = 1 << 19  # samples of one channel
 MAX_POINTS = 40000
 MAX_LOG = 200
 JSON, BYTES = "application/json", "application/octet-stream"
 _VIEW = struct.Struct("<4I")  # frames, bins, points, 0
-
-
-class Asked(NamedTuple):
-    """A request. ``upload`` is where the body of ``PUT file`` has been put."""
-
-    method: str
-    path: str
-    query: Mapping[str, str]
-    body: bytes
-    upload: Path | None = None
-
-
-class Answer(NamedTuple):
-    status: int
-    kind: str
-    body: bytes
 
 
 class Closed(Exception):
@@ -115,12 +98,12 @@ class Explorer:
         try:
             return self._answer(asked)
         except SepstreamError as error:
-            return _refuse(400, str(error))
+            return refusal(400, str(error))
         except FileNotFoundError:  # of a tape
-            return _refuse(409, "the file has been closed meanwhile; ask again")
+            return refusal(409, "the file has been closed meanwhile; ask again")
         except Exception as error:
             self.say(defect(error))
-            return _refuse(500, defect(error))
+            return refusal(500, defect(error))
 
     def _answer(self, asked: Asked) -> Answer:
         known: dict[str, tuple[str, Callable[[Asked], Answer]]] = {
@@ -136,10 +119,10 @@ class Explorer:
             "export": ("POST", self._export),
         }
         if asked.path not in known:
-            return _refuse(404, f"{quoted(asked.path)}; {nearest(asked.path, known)}")
+            return refusal(404, f"{quoted(asked.path)}; {nearest(asked.path, known)}")
         method, act = known[asked.path]
         if asked.method != method:
-            return _refuse(405, f"{asked.path}: {asked.method}; expected {method}")
+            return refusal(405, f"{asked.path}: {asked.method}; expected {method}")
         return act(asked)
 
     def state(self) -> dict[str, Any]:
@@ -157,7 +140,13 @@ class Explorer:
         name = Path(asked.query.get("name", "")).name[:200]
         if asked.upload is None or not name:
             raise ControlError("file: expected the bytes of a sound file, and ?name=")
-        self.open(asked.upload, name, borrowed=True)
+        try:
+            self.open(asked.upload, name, borrowed=True)
+        except SepstreamError as error:
+            asked.upload.unlink(missing_ok=True)
+            message = str(error).replace(str(asked.upload), name)
+            self.say(message)
+            raise AudioFileError(message) from None
         return _json(self.state())
 
     def _cancel(self, _: Asked) -> Answer:
@@ -174,11 +163,12 @@ class Explorer:
         return Answer(200, BYTES, tapes[zoom].read(first, min(first + count, tapes[zoom].rows)).tobytes())
 
     def _view(self, asked: Asked) -> Answer:
-        return Answer(200, BYTES, view_bytes(self.bundle, self._seen(_message(asked, "start_s", "stop_s", "db"))))
+        return Answer(200, BYTES, view_bytes(self.bundle, self._seen(_message(asked, *VIEW))))
 
     def _seen(self, message: Mapping[str, Any]) -> View:
-        start_s, stop_s = (number(message, key, -explorer.MAX_SECONDS, explorer.MAX_SECONDS) for key in ("start_s", "stop_s"))
-        return self._file().view(start_s, stop_s, number(message, "db", -300.0, 100.0))
+        known = {key: message[key] for key in VIEW if key in message}
+        start_s, stop_s = (number(known, key, -explorer.MAX_SECONDS, explorer.MAX_SECONDS) for key in ("start_s", "stop_s"))
+        return self._file().view(start_s, stop_s, number(known, "db", -300.0, 100.0), whole(known, "hops", 0, 1 << 40))
 
     def _select(self, asked: Asked) -> Answer:
         message = _message(asked, "view", *CHOICE)
@@ -233,13 +223,14 @@ class _Open:
         self.name, self._owner, self._path, self._borrowed = name, owner, path, borrowed
         self._stack = ExitStack()
         self.store: Store = self._stack.enter_context(opened(path, owner.bundle, owner.cache))
-        self._closed, self.done, self.fault, self._lock = False, 0.0, "", threading.Lock()
+        self._closed, self.done, self.fault = False, 0.0, ""
         self.thread = threading.Thread(target=self._hear, name="sep-explore", daemon=True)
-        self.view = lru_cache(maxsize=2)(self._look)
-        self._places: list[tuple[tuple[float, float, float, int], View]] = []
+        self.view = lru_cache(maxsize=2)(self._look)  # masks are asked for again and again
 
     def start(self) -> None:
-        self._owner.say(f"opened '{self.name}': {self.store.seconds:.1f} s, {self.store.rate_hz} Hz, {self.store.channels} channels")
+        self._owner.say(
+            f"opened '{self.name}': {self.store.seconds:.1f} s, {self.store.rate_hz} Hz, {self.store.channels} channels"
+        )
         self.thread.start()
 
     def close(self) -> None:
@@ -252,7 +243,9 @@ class _Open:
     def heard(self) -> Store:
         """The store when all of the file is in it. Raises ControlError."""
         if self.store.samples is None:
-            raise ControlError(self.fault or f"'{self.name}' is being heard, {100 * self.done:.0f} %; wait until all of it is there")
+            raise ControlError(
+                self.fault or f"'{self.name}' is being heard, {100 * self.done:.0f} %; wait until all of it is there"
+            )
         return self.store
 
     def facts(self) -> dict[str, Any]:
@@ -264,15 +257,16 @@ class _Open:
             "channels": store.channels,
             "samples": store.model_samples,
             "ready_s": store.model_samples / store.bundle.sample_rate_hz,
-            "lead_s": float(explorer.middle_s(store, np.int64(0))),  # of the picture's first column
+            "lead_s": float(explorer.middle_s(store, np.zeros(1, np.int64))[0]),  # of the picture's first column
+            "hops": store.hops,
             "columns": [tape.rows for tape in store.picture],
             "done": self.done,
             "heard": store.samples is not None,
             "fault": self.fault,
         }
 
-    def _look(self, start_s: float, stop_s: float, db: float) -> View:
-        return explorer.view(self.store, db, start_s, stop_s)
+    def _look(self, start_s: float, stop_s: float, db: float, hops: int) -> View:
+        return explorer.view(self.store, db, start_s, stop_s, hops=hops)
 
     def _hear(self) -> None:
         begun = time.monotonic()
@@ -295,6 +289,7 @@ class _Open:
         self.done = min(fraction, 0.999)
 
 
+VIEW = ("start_s", "stop_s", "db", "hops")
 CHOICE = ("select", "regions", "patch", "rest")
 
 
@@ -310,8 +305,7 @@ def hello(bundle: Bundle) -> dict[str, Any]:
             "column_s": bundle.stft.hop_samples / bundle.sample_rate_hz,
         },
         "sample_rate_hz": bundle.sample_rate_hz,
-        "frames": explorer.VIEW_FRAMES,
-        "most": {"tile": MAX_TILE, "sound": MAX_SOUND, "corners": explorer.MAX_CORNERS},
+        "most": {"frames": explorer.VIEW_FRAMES, "tile": MAX_TILE, "sound": MAX_SOUND, "corners": explorer.MAX_CORNERS},
     }
 
 
@@ -346,8 +340,6 @@ def _patch(value: Any) -> Patch | None:
 
 def _message(asked: Asked, *known: str) -> dict[str, Any]:
     """The body as an object with no other keys than these. Raises ControlError."""
-    if len(asked.body) > MAX_JSON:
-        raise ControlError(f"{asked.path}: {len(asked.body)} bytes; expected {MAX_JSON} at most")
     try:
         message = json.loads(asked.body)
     except (ValueError, RecursionError) as error:
@@ -399,7 +391,3 @@ def whole(message: Mapping[str, Any], key: str, low: int, high: int) -> int:
 
 def _json(value: Any) -> Answer:
     return Answer(200, JSON, json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode())
-
-
-def _refuse(status: int, text: str) -> Answer:
-    return Answer(status, JSON, json.dumps({"error": text}, ensure_ascii=False).encode("utf8", "backslashreplace"))

@@ -117,16 +117,25 @@ class View(NamedTuple):
     embedding: F32
 
 
-def view(store: Store, threshold_db: float, start_s: float = 0.0, stop_s: float = math.inf, most: int = VIEW_FRAMES) -> View:
+def view(
+    store: Store,
+    threshold_db: float,
+    start_s: float = 0.0,
+    stop_s: float = math.inf,
+    *,
+    most: int = VIEW_FRAMES,
+    hops: int | None = None,
+) -> View:
     """What is at ``threshold_db`` (0 is a sine at full scale) or above it in the frames whose middle lies in [start, stop)
-    of the file's time: ``most`` frames of them, evenly spread."""
-    first, last = (_first_hop(store, s) for s in (start_s, stop_s))
-    hops = np.unique(np.linspace(first, max(first, last - 1), min(most, max(0, last - first))).round().astype(np.int64))
+    of the file's time: ``most`` frames of them, evenly spread; only of the first ``hops`` frames, if that is given."""
+    there = store.hops if hops is None else min(hops, store.hops)
+    first, last = (min(_first_hop(store, s), there) for s in (start_s, stop_s))
+    chosen = np.unique(np.linspace(first, max(first, last - 1), min(most, max(0, last - first))).round().astype(np.int64))
     width = store.bundle.band.bins
-    levels = store.picture[0].pick(hops)[:, :width]
+    levels = store.picture[0].pick(chosen)[:, :width]
     frame, bin = np.nonzero(levels >= level_code(threshold_db))
-    masks, embedding = (_packed(tape.pick(hops), frame, bin, width) for tape in (store.masks, store.embedding))
-    return View(hops, frame, bin, levels[frame, bin], _masks(masks), embedding)
+    masks, embedding = (_packed(tape.pick(chosen), frame, bin, width) for tape in (store.masks, store.embedding))
+    return View(chosen, frame, bin, levels[frame, bin], _masks(masks), embedding)
 
 
 def _packed(rows: NDArray[Any], frame: I64, bin: I64, width: int) -> NDArray[Any]:
@@ -372,3 +381,25 @@ def statistics(bundle: Bundle, seen: View, mask: F32) -> Statistics:
 
 
 ENERGY = np.concatenate([[0.0], 10 ** ((FLOOR_DB + STEP_DB * np.arange(1, 256)) / 10)])  # by code; the least is nothing
+
+# ITU-R BS.1770-4, tables 1 and 2: how loud a frequency is, as two filters (b, a) at 48 kHz.
+K_WEIGHTING_HZ = 48000
+K_WEIGHTING = (
+    ((1.53512485958697, -2.69169619938640, 1.19839281085285), (1.0, -1.69065929318241, 0.73248077421585)),
+    ((1.0, -2.0, 1.0), (1.0, -1.99004745483398, 0.99007225036621)),
+)
+MOST_MATCH_DB = 40.0
+
+
+def loudness_weight(hz: NDArray[Any]) -> F64:
+    """Energy gain of the K weighting at each frequency."""
+    z = np.exp(-2j * np.pi * np.minimum(hz, K_WEIGHTING_HZ / 2) / K_WEIGHTING_HZ)
+    parts = [np.abs(np.polynomial.Polynomial(b)(z) / np.polynomial.Polynomial(a)(z)) ** 2 for b, a in K_WEIGHTING]
+    return np.asarray(parts[0] * parts[1])
+
+
+def match_db(found: Statistics) -> float:
+    """The gain that makes the selection as loud as all of it, by BS.1770 without its gate; MOST_MATCH_DB at most."""
+    weight = loudness_weight(found.hz)
+    taken, there = (max(float((weight * e).sum()), 1e-30) for e in (found.taken, found.there))
+    return float(np.clip(10 * math.log10(there / taken), -MOST_MATCH_DB, MOST_MATCH_DB))

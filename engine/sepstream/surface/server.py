@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import BaseRoute, Mount, WebSocketRoute
+from starlette.routing import Mount, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -56,6 +56,7 @@ HEADERS = (
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 Look = Callable[[Sequence[Watch]], list[list[bytes]]]
 
 
@@ -88,12 +89,13 @@ def make_token() -> str:
 
 
 class Server:
-    """Listens from the start, serves from ``start`` to ``close``. ``look`` makes the binary messages for what pages watch,
-    ``routes`` come before the static files. Raises DeviceError when the address cannot be had; port 0 takes a free one."""
+    """Listens from the start, serves from ``start`` to ``close``. ``look`` makes the binary messages for what pages watch;
+    an ``api`` (questions.py) answers below /api, and there is no socket then. Raises DeviceError when the address cannot be
+    had; port 0 takes a free one."""
 
     def __init__(
         self, host: str, port: int, *, token: str = "", look: Look | None = None, look_s: float = 1 / 60,
-        index: str = "live.html", routes: Sequence[BaseRoute] = (),
+        index: str = "live.html", api: ASGI | None = None,
     ) -> None:  # fmt: skip
         self.token, self._look, self._look_s = token, look, look_s
         self._socket = _listen(host, port)
@@ -111,7 +113,8 @@ class Server:
                 scope = {**scope, "path": f"/{index_file.name}", "root_path": ""}
             await static(scope, receive, send)
 
-        app = Starlette(routes=[*routes, WebSocketRoute("/socket", self._serve), Mount("/", home)])
+        first = [Mount("/api", api)] if api else [WebSocketRoute("/socket", self._serve)]
+        app = Starlette(routes=[*first, Mount("/", home)])
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # of pages that vanish nobody wants to read
         config = uvicorn.Config(
             self._guard(app), log_config=None, access_log=False, lifespan="off", ws="websockets-sansio", http="h11",
