@@ -1,6 +1,7 @@
 """A page without a browser: a WebSocket that speaks the surface's protocol, for tests."""
 
 import json
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +15,9 @@ class Page:
 
     def __init__(self, url: str, token: str = "", **settings: Any) -> None:
         address = url.replace("http://", "ws://").rstrip("/") + "/socket"
-        self.socket: ClientConnection = connect(address, proxy=None, compression=None, max_size=None, **settings)
+        self._open = ExitStack()
+        settings = {"proxy": None, "compression": None, "max_size": None, "ping_interval": None} | settings
+        self.socket: ClientConnection = self._open.enter_context(connect(address, **settings))
         self.state: dict[str, Any] = {}
         self.hello: dict[str, Any] = {}
         self.engine: dict[str, Any] = {}
@@ -28,7 +31,7 @@ class Page:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.socket.close()
+        self._open.close()
 
     def begin(self) -> Self:
         """Until it knows everything."""

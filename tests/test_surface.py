@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,11 @@ def test_any_other_message_is_refused_in_one_line(text: str, why: str) -> None:
     assert why in str(refused.value) and "\n" not in str(refused.value) and len(str(refused.value)) < 400
 
 
-@given(st.text() | st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)).map(json.dumps))  # fmt: skip
+plain = st.none() | st.booleans() | st.floats() | st.text()
+anything = st.recursive(plain, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+
+
+@given(st.text() | anything.map(json.dumps))
 def test_whatever_comes_is_read_or_refused(text: str) -> None:
     protocol.id_of(text)
     try:
@@ -259,8 +264,9 @@ def test_a_message_is_done_as_a_whole_or_not_at_all_and_undone_as_one(stage: Sta
 def test_presets_and_the_ends_of_a_morph(stage: Stage) -> None:
     with stage.page() as page_:
         bus = first_bus(page_)
-        assert page_.do(("preset/a", "")) == "" and page_.do((f"bus/{bus}/gain_db", -20.0), ("preset/b", "")) == ""
+        assert page_.do(("preset/a", ""), ("preset/b", ""), ("morph", 1.0)) == ""
         page_.until("ends", {"a": True, "b": True})
+        assert page_.do((f"bus/{bus}/gain_db", -20.0)) == ""  # at B, so B is changed
         assert page_.do(("morph", 0.0)) == ""
         page_.until(f"bus/{bus}/gain_db", 0.0)
         assert page_.do(("morph", 1.0)) == ""
@@ -339,27 +345,25 @@ def test_a_flood_is_read_slowly_and_others_are_heard_at_once(stage: Stage) -> No
 
         def flood() -> None:
             text = json.dumps({"do": [["bus/1/pan", 0.1]] * 64})
-            while not over.is_set():
-                flooding.say(text)
+            with suppress(OSError, ConnectionClosed):
+                while not over.is_set():
+                    flooding.say(text)
 
         thread = threading.Thread(target=flood, daemon=True)
         thread.start()
-        client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        client.settimeout(30.0)
         for turn in range(20):
             assert calm.do(("master/gain_db", -float(turn))) == ""
         over.set()
         assert stage.playing.scene.master_gain_db == -19.0
         flooding.socket.socket.shutdown(socket.SHUT_RDWR)
         thread.join(30.0)
-        client.close()
+        assert not thread.is_alive()
 
 
 def test_a_foreign_page_stays_out(stage: Stage) -> None:
-    for settings in ({"origin": "http://evil.example"}, {"additional_headers": {"Host": "evil.example:8765"}}):
-        with pytest.raises(InvalidStatus) as refused:
-            Page(stage.url, **settings)
-        assert refused.value.response.status_code == 403
+    with pytest.raises(InvalidStatus) as refused:
+        Page(stage.url, origin="http://evil.example")
+    assert refused.value.response.status_code == 403
     with Page(stage.url, origin=stage.url.rstrip("/")) as page_:
         page_.begin()
     request = urllib.request.Request(stage.url, headers={"Host": "evil.example"})
