@@ -42,6 +42,7 @@ from .explorer import Choice, Patch, Question, View
 from .expression import quoted
 from .render import RenderOptions
 from .selection import Selection, read_selection
+from .surface.page import model
 from .surface.questions import Answer, Asked, refusal
 
 MAX_TILE = 2048  # columns
@@ -294,8 +295,9 @@ CHOICE = ("select", "regions", "patch", "rest")
 
 
 def hello(bundle: Bundle) -> dict[str, Any]:
-    """What of the explorer stays as it is: the scales of picture and sound."""
+    """What of the explorer stays as it is: the model, the scales of picture and sound."""
     return {
+        "model": model(bundle),
         "picture": {
             "floor_db": FLOOR_DB,
             "step_db": STEP_DB,

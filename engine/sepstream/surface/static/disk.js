@@ -286,7 +286,7 @@ export class DiskView {
 }
 
 // A dot of three by three pixels.
-function splat(light, at, stride, [r, g, b], strength) {
+export function splat(light, at, stride, [r, g, b], strength) {
   for (let dy = -1; dy <= 1; dy++) {
     for (let dx = -1; dx <= 1; dx++) {
       const weight = strength * (dx && dy ? 0.25 : dx || dy ? 0.5 : 1), place = at + dy * stride + 3 * dx;
