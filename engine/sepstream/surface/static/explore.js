@@ -289,7 +289,7 @@ function build() {
   radios("tools", {seek: "Seek", rectangle: "Rectangle", lasso: "Lasso"}, "seek", (tool) => (picture.tool = tool));
   radios("voices", {mixture: "Mixture", selection: "Selection"}, "selection", (voice) => player.show(voice));
   radios("join", {"|": "any of", "&": "all of"}, now.join, (join) => change({join, typed: null}));
-  const shapes = {hand: "✋", disc: "disc", ellipse: "ellipse", annulus: "ring", half: "half", certain: "band", lasso: "lasso"};
+  const shapes = {hand: "move", disc: "disc", ellipse: "ellipse", annulus: "ring", half: "half", certain: "band", lasso: "lasso"};
   radios("shapes", shapes, "hand", (tool) => editor.setTool(tool));
   for (const each of hello.model.classes) byId("classes").append(classRow(each));
   wire();
@@ -301,7 +301,6 @@ function radios(id, options, chosen, act) {
   for (const [value, text] of Object.entries(options)) {
     const input = element("input", {type: "radio", name: id, value, checked: value === chosen, onchange: () => act(value)});
     const label = element("label", {}, input, element("span", {}, text));
-    if (text === "✋") input.setAttribute("aria-label", "move");
     byId(id).append(label);
   }
 }

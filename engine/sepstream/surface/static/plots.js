@@ -38,9 +38,12 @@ export function overHz(canvas, found) {
   area(paper, points(found.taken), "#ffb03c");
   for (const hz of [100, 1000, 5000]) if (hz < most) mark(paper, x(hz), hz < 1000 ? `${hz} Hz` : `${hz / 1000} kHz`);
   for (const level of [-30, -60]) {
-    paper.c.fillStyle = "#9aa7b4";
-    paper.c.textAlign = "left";
-    paper.c.fillText(`${level} dB`, 2 * paper.scale, (h * level) / FLOOR_DB);
+    const {c, scale} = paper, text = `${level} dB`, y = (h * level) / FLOOR_DB;
+    c.fillStyle = "#000a";
+    c.fillRect(0, y - 12 * scale, c.measureText(text).width + 6 * scale, 15 * scale);
+    c.fillStyle = "#cdd6e0";
+    c.textAlign = "left";
+    c.fillText(text, 3 * scale, y);
   }
 }
 
