@@ -31,8 +31,9 @@ from sepstream.errors import ControlError, DeviceError
 from sepstream.selection import Bus, Selection, Strip
 from sepstream.session import Config, Session
 from sepstream.surface import page, protocol
+from sepstream.surface.address import is_loopback, make_token, qr, reachable, read_endpoint, url
 from sepstream.surface.protocol import Edit, Token, Watch
-from sepstream.surface.server import Server, is_loopback, make_token, read_endpoint, url
+from sepstream.surface.server import Server
 from sepstream.surface.watch import Viewer
 
 # Texts and bytes
@@ -161,6 +162,8 @@ def test_what_is_no_address_is_refused() -> None:
 def test_only_this_machine_is_loopback() -> None:
     assert [is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9")] == [True] * 4
     assert not any(is_loopback(host) for host in ("0.0.0.0", "192.168.1.2", "::", "example.org"))
+    assert reachable("10.1.2.3") == "10.1.2.3" and reachable("0.0.0.0") != ""
+    assert len({len(line) for line in qr("http://10.1.2.3:8765/#token").splitlines()}) == 1
     assert url("::1", 80, "t") == "http://[::1]:80/#t"
 
 

@@ -24,6 +24,7 @@ from ..selection import Selection, compile, read_region
 from ..session import Session, View
 from ..surface import page
 from ..surface import server as web
+from ..surface.address import read_endpoint as read_endpoint_of_pages
 from ..surface.protocol import Edit, answer, difference
 from ..surface.watch import Viewer
 from . import midi, midi_surface, osc, osc_protocol, player, presets
@@ -279,7 +280,7 @@ class Host:
     # Pages.
 
     def _open_pages(self) -> web.Server | None:
-        endpoint = web.read_endpoint(self.session.config.surface)
+        endpoint = read_endpoint_of_pages(self.session.config.surface)
         if endpoint is None:
             return None
         self._viewer = Viewer(self.board, self.bundle, lambda: self.desk.slots)

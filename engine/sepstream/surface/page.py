@@ -11,7 +11,7 @@ from ..control.midi_bindings import Bindings
 from ..control.player import Playing
 from ..control.presets import shape
 from ..control.scene import OUTPUTS, STRIP
-from ..control.table import TABLE, Control
+from ..control.table import FADER, TABLE, Control
 from ..disk import LIMITS, prototypes
 from ..disk import REGIONS as SHAPES
 from ..selection import Bus, Strip
@@ -29,6 +29,7 @@ def hello(bundle: Bundle, mode: str) -> dict[str, Any]:
             "mode": mode,
             "model": model(bundle),
             "table": [row(control) for control in TABLE],
+            "fader": FADER,
             "shapes": {name: [*kind.parameters(), "soft"] for name, kind in SHAPES.items()},
             "limits": LIMITS,
             "level": {"floor_db": LEVEL_FLOOR_DB, "step_db": LEVEL_STEP_DB},

@@ -31,16 +31,17 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from ..errors import ControlError, DeviceError
 from ..expression import quoted
 from . import protocol
+from .address import url
 from .protocol import Edit, Said, Token, Watch
 
-DEFAULT = ("127.0.0.1", 8765)
 STATIC = Path(__file__).parent / "static"
 MAX_PAGES = 32
-MAX_WAITING = 512  # messages of all pages that the host has not heard yet
+MAX_WAITING = 8  # messages of a page that the host has not heard yet
 MAX_UNSENT = 2000  # texts for one page
 MAX_FRAMES = 8  # binary messages for one page; older ones are worth nothing
-RATE = 240.0  # messages a second that a page may send for long
-BURST = 240.0
+RATE = 300.0  # changes a second that a page may ask for: a few fingers at the rate of a screen
+BURST = 300.0
+NONSENSE = 10  # changes' worth of patience, for a message that is none
 TRANSPORT_BYTES = 1 << 21  # of a message that is still answered, rather than cut off
 TOKEN_S = 10.0
 START_S = 10.0
@@ -67,27 +68,6 @@ class Heard(NamedTuple):
     said: Edit | None
 
 
-def read_endpoint(text: str) -> tuple[str, int] | None:
-    """``HOST:PORT``, ``[::1]:PORT``, ``PORT`` or "" -> where to listen. Raises DeviceError."""
-    if not text:
-        return None
-    host, _, port = text.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port[:6]) <= 65535):
-        raise DeviceError(f"surface {quoted(text)}; expected HOST:PORT such as {DEFAULT[0]}:{DEFAULT[1]}")
-    return host.strip("[]") or DEFAULT[0], int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can come in."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host.lower() == "localhost"
-
-
-def make_token() -> str:
-    return secrets.token_urlsafe(12)
-
-
 class Server:
     """Listens from the start, serves from ``start`` to ``close``. ``look`` makes the binary messages for what pages watch;
     an ``api`` (questions.py) answers below /api, and there is no socket then. Raises DeviceError when the address cannot be
@@ -102,7 +82,6 @@ class Server:
         self.address: tuple[str, int] = self._socket.getsockname()[:2]
         here = socket.gethostname().lower()
         self._names = {host.lower(), "localhost", here, f"{here}.local"}
-        self._heard: deque[Heard] = deque()
         self._pages: dict[int, _Page] = {}
         self._numbers = 0
         static = StaticFiles(directory=STATIC)
@@ -146,9 +125,9 @@ class Server:
 
     # From the host's thread.
 
-    def receive(self, limit: int = 64) -> list[Heard]:
-        """What pages said since; never waits."""
-        return [self._heard.popleft() for _ in range(min(limit, len(self._heard)))]
+    def receive(self) -> list[Heard]:
+        """One message of each page that has said something; never waits."""
+        return [Heard(number, page.heard.popleft()) for number, page in list(self._pages.items()) if page.heard]
 
     def send(self, page: int, *messages: Mapping[str, Any] | str) -> None:
         """To one page; nothing for one that has gone."""
@@ -210,8 +189,8 @@ class Server:
         try:
             if await self._admit(web):
                 page.is_in = True
-                self._heard.append(Heard(number, None))
-                await self._listen(number, page)
+                page.heard.append(None)
+                await self._listen(page)
         except (WebSocketDisconnect, RuntimeError, TimeoutError):  # starlette says RuntimeError to one that is closed already
             pass
         finally:
@@ -231,25 +210,27 @@ class Server:
         await web.close(REFUSED, "wrong token; open the address that sep-live shows")
         return False
 
-    async def _listen(self, number: int, page: "_Page") -> None:
+    async def _listen(self, page: "_Page") -> None:
         while True:
             message = await page.web.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            await page.patience()
             content = _content(message)
             try:
-                await self._hear(number, page, protocol.read(content))
+                said = protocol.read(content)
+                await page.patience(len(said.steps) if isinstance(said, Edit) else 1)
+                await self._hear(page, said)
             except ControlError as error:
                 page.put([protocol.answer(protocol.id_of(content), error)])
+                await page.patience(NONSENSE)
 
-    async def _hear(self, number: int, page: "_Page", said: Said) -> None:
+    async def _hear(self, page: "_Page", said: Said) -> None:
         if isinstance(said, Watch):
             page.watch = said
         elif isinstance(said, Edit):
-            while len(self._heard) >= MAX_WAITING:
-                await asyncio.sleep(0.01)
-            self._heard.append(Heard(number, said))
+            while len(page.heard) >= MAX_WAITING:
+                await asyncio.sleep(0.005)
+            page.heard.append(said)
 
     def _guard(self, app: Any) -> Any:
         """Around everything: who may ask, and what browsers are told to be careful with."""
@@ -284,6 +265,7 @@ class _Page:
 
     def __init__(self, web: WebSocket) -> None:
         self.web, self.watch, self.is_in = web, Watch(), False
+        self.heard: deque[Edit | None] = deque()  # None: that it has come in
         self._texts: deque[str] = deque()
         self._frames: deque[bytes] = deque(maxlen=MAX_FRAMES)
         self._wake = asyncio.Event()
@@ -298,10 +280,10 @@ class _Page:
             self._frames.extend(frames)
             self._wake.set()
 
-    async def patience(self) -> None:
-        """Nothing for those who say little; who says more waits for the next word to be heard."""
+    async def patience(self, changes: int) -> None:
+        """Nothing for those who ask for little; who asks for more waits to be heard."""
         now = time.monotonic()
-        self._credit = min(self._credit + RATE * (now - self._since), BURST) - 1.0
+        self._credit = min(self._credit + RATE * (now - self._since), BURST) - changes
         self._since = now
         if self._credit < 0.0:
             await asyncio.sleep(-self._credit / RATE)
@@ -344,12 +326,6 @@ def _is_address(name: str) -> bool:
         ipaddress.ip_address(name)
         return True
     return False
-
-
-def url(host: str, port: int, token: str = "") -> str:
-    """What to open. The token stands behind #: browsers keep that to themselves."""
-    shown = f"[{host}]" if ":" in host else host
-    return f"http://{shown}:{port}/" + (f"#{token}" if token else "")
 
 
 def _listen(host: str, port: int) -> socket.socket:
