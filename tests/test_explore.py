@@ -394,7 +394,7 @@ def test_the_command_explores_a_file_and_a_rendering_with_its_scene_sounds_the_s
         (mine,) = command.post("export", name="mine", select=SELECT, regions=REGIONS)["written"]
         (rest,) = command.post("export", name="others", select=SELECT, regions=REGIONS, rest=True)["written"]
         status, page = command.ask("GET", "/")
-        assert status == 200 and b"sepstream explorer" in page
+        assert status == 200 and b"explorer" in page
         assert command.ask("GET", "/api/state", Origin="http://evil.example")[0] == 403
         assert command.ask("GET", "/api/state", Host="evil.example")[0] == 403
         status, told = command.ask("POST", "/api/sound", b" " * (MAX_BODY + 1))

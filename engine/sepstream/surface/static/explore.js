@@ -268,7 +268,7 @@ function build() {
     remove: (name) => removeRegion(name),
     choose: () => {},
   });
-  picture = new Spectrogram(byId("spectrogram"), {
+  picture = new Spectrogram(byId("filegram"), {
     picture: hello.picture,
     fetch: (zoom, first, count) => ask("tile", {zoom, first, count}),
     picked: (corners, released) => change({patch: corners}, released),
@@ -441,7 +441,7 @@ function put_choice() {
   picture.corners = now.patch;
   picture.draw();
   byId("regions").replaceChildren(...Object.entries(now.regions).map(([name, region]) => {
-    const button = element("button", {type: "button", onclick: () => removeRegion(name)}, `${name} ${Object.keys(region)[0]} ✕`);
+    const button = element("button", {type: "button", className: "chip", onclick: () => removeRegion(name)}, `${name} ${Object.keys(region)[0]} ✕`);
     button.setAttribute("aria-label", `Remove region ${name}`);
     return button;
   }));
