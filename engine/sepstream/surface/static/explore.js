@@ -29,6 +29,7 @@ let now = {...NOTHING};
 let look = {db: -60, colour: "class", level: "leaves", volume: -6, match: true};
 let hello, file, disk, editor, picture, player;
 let seen = null;  // the view that is on the screen, and the question it answers
+let masks = null;  // of its bins, a byte each; null where all of it is selected
 let matchDb = 0, settling = 0;
 
 start();
@@ -93,8 +94,7 @@ const viewing = new Newest(async () => {
     const found = readView(await ask("view", wanted));
     if (file?.number !== number) return;
     seen = {...found, asked: wanted};
-    disk.show(seen, null);
-    picture.show(seen, new Uint8Array(0));
+    if (isEverything()) highlight(seen, null);
     selecting.wish();
     counting.wish();
   });
@@ -105,20 +105,24 @@ const selecting = new Newest(async () => {
   const view = seen, all = isEverything();
   if (all) {
     byId("wrong").textContent = "";
-    disk.show(view, null);
-    picture.show(view, new Uint8Array(0));
+    highlight(view, null);
     return;
   }
   try {
-    const masks = new Uint8Array(await ask("select", {view: view.asked, ...choice()}));
+    const found = new Uint8Array(await ask("select", {view: view.asked, ...choice()}));
     byId("wrong").textContent = "";
-    if (seen !== view || masks.length !== view.bin.length) return;
-    disk.show(view, masks);
-    picture.show(view, masks);
+    if (seen === view && found.length === view.bin.length) highlight(view, found);
   } catch (error) {
     byId("wrong").textContent = error.message;
   }
 });
+
+// On the disk and on the spectrogram alike.
+function highlight(view, found) {
+  masks = found;
+  disk.show(view, found);
+  picture.show(view, found ?? new Uint8Array(0));
+}
 
 const counting = new Newest(async () => {
   if (!seen) return;
@@ -228,7 +232,7 @@ function say(text, at = new Date(), bad = false) {
   const line = element("li", {className: bad ? "bad" : ""}, element("time", {}, at.toLocaleTimeString()), text);
   byId("log").append(line);
   while (byId("log").childElementCount > 300) byId("log").firstChild.remove();
-  line.scrollIntoView?.({block: "nearest"});
+  byId("log").scrollTop = byId("log").scrollHeight;
 }
 
 let lastFault = "";
@@ -480,6 +484,9 @@ window.sepstream = {
   },
   get seen() {
     return seen;
+  },
+  get masks() {
+    return masks;
   },
   get player() {
     return player;

@@ -165,6 +165,7 @@ export class Player {
 
   async feed(voice, now) {
     if (voice.busy || voice.gone || voice.next > now + AHEAD_S * this.rate) return;
+    if (voice.next < now) voice.next = now + START_S * this.rate;  // too late for that: on from here
     const start = Math.floor(this.folded(voice.next)), end = this.loop && start < this.loop[1] ? this.loop[1] : this.length;
     const count = Math.min(Math.round((voice.first ? FIRST_S : NEXT_S) * this.rate), Math.floor(end) - start);
     if (count <= 0) return;
@@ -185,10 +186,12 @@ export class Player {
     for (let c = 0; c < buffer.numberOfChannels; c++) buffer.copyToChannel(samples.subarray(c * count, (c + 1) * count), c);
     const piece = new AudioBufferSourceNode(this.context, {buffer}), at = this.since + (voice.next - this.from) / this.rate;
     const late = Math.max(this.context.currentTime + 0.003 - at, 0);  // then the beginning of it is left out
-    piece.connect(voice.gain);
-    if (late < buffer.duration) piece.start(at + late, late);
-    voice.pieces.add(piece);
-    piece.onended = () => voice.pieces.delete(piece);
+    if (late < buffer.duration) {
+      piece.connect(voice.gain);
+      piece.start(at + late, late);
+      voice.pieces.add(piece);
+      piece.onended = () => voice.pieces.delete(piece);
+    }
     voice.next += count;
     if (voice.first) voice.arrived?.();
     voice.first = false;
