@@ -129,7 +129,8 @@ def test_what_plays_is_the_selection_and_changes_with_it(shown: chromium.Shown, 
       const {player} = sepstream, schedule = player.schedule.bind(player);
       window.scheduled = [];
       player.schedule = (voice, samples, count) => {
-        window.scheduled.push({name: voice.name, at: Math.floor(player.folded(voice.next)), samples: Array.from(samples.subarray(0, 500))});
+        const {name, first, next} = voice, at = Math.floor(player.folded(next));
+        window.scheduled.push({name, first, at, said: sepstream.expression(), samples: Array.from(samples.subarray(0, 500))});
         schedule(voice, samples, count);
       };
     }""")
@@ -137,16 +138,18 @@ def test_what_plays_is_the_selection_and_changes_with_it(shown: chromium.Shown, 
     shown.page.click("#loop")  # a slow machine is not to miss the end
     shown.page.click("#play")
     shown.until("window.scheduled.length >= 2 && sepstream.player.position > 1000", "sound")
-    shown.page.select_option("#classes select[data-name=speech]", "")
-    shown.page.select_option("#classes select[data-name=drums]", "mask")
-    shown.until("window.scheduled.some((piece) => piece.name === 'selection' && piece.at > 0)", "the other selection")
+    shown.page.fill("#expression", "drums")
+    shown.page.press("#expression", "Enter")
+    shown.until(
+        "window.scheduled.some((piece) => piece.name === 'selection' && piece.first && piece.said === 'drums')", "the other one"
+    )
     store = explorer._file().store
     pieces = shown("window.scheduled")
     for name, text in (("selection", "speech"), ("mixture", "mix")):
         first = next(piece for piece in pieces if piece["name"] == name)
         expected = heard_of(store, masks_of(store, shown("sepstream.now"), text), 0, 500)[0]
         np.testing.assert_allclose(first["samples"], expected, atol=1e-4)
-    later = next(piece for piece in pieces if piece["name"] == "selection" and piece["at"] > 0)
+    later = next(piece for piece in pieces if piece["first"] and piece["said"] == "drums")
     at = int(later["at"])
     expected = heard_of(store, masks_of(store, shown("sepstream.now"), "drums"), at, at + 500)[0]
     np.testing.assert_allclose(later["samples"], expected, atol=1e-4)

@@ -21,6 +21,8 @@ export class Player {
     this.volume = 1;
     this.playing = false;
     this.voices = {};
+    this.coming = null;  // the voice of a selection that is not there yet
+    this.again = false;  // it has changed once more meanwhile
     this.answered_ms = 0;  // from the last change of the selection to the scheduling of its sound
   }
 
@@ -61,7 +63,7 @@ export class Player {
   begin(position) {
     this.silence();
     this.playing = true;
-    this.from = position;
+    this.from = position = Math.round(position);
     this.since = this.context.currentTime + START_S;
     for (const name of ["mixture", "selection"]) this.voices[name] = this.voice(name, position);
     this.level(0);
@@ -75,10 +77,14 @@ export class Player {
     return {name, gain, next, pieces: new Set(), busy: false, gone: false, first: true};
   }
 
+  get all() {
+    return [...Object.values(this.voices), ...(this.coming ? [this.coming] : [])];
+  }
+
   // Everything that plays or waits falls silent.
   silence() {
-    for (const voice of Object.values(this.voices)) this.fade(voice);
-    this.voices = {};
+    for (const voice of this.all) this.fade(voice);
+    [this.voices, this.coming, this.again] = [{}, null, false];
   }
 
   fade(voice) {
@@ -119,18 +125,21 @@ export class Player {
     if (this.playing) this.begin(at);
   }
 
-  // Another selection: its voice begins anew, while the old one plays until it is there.
+  // Another selection: its voice begins anew, while the old one plays until it is there; of many wishes meanwhile, the last.
   renew() {
     if (!this.playing) return;
-    const asked = performance.now(), old = this.voices.selection;
-    const begins = this.context.currentTime + START_S;
-    const fresh = this.voice("selection", this.from + (begins - this.since) * this.rate);
+    this.again = Boolean(this.coming);
+    if (this.again) return;
+    const asked = performance.now(), begins = this.context.currentTime + START_S;
+    const fresh = (this.coming = this.voice("selection", Math.ceil(this.from + (begins - this.since) * this.rate)));
     fresh.arrived = () => {
       this.answered_ms = performance.now() - asked;
-      if (old && !old.gone) this.fade(old);
+      this.fade(this.voices.selection);
+      this.voices.selection = fresh;
+      this.coming = null;
       this.level();
+      if (this.again) this.renew();
     };
-    this.voices.selection = fresh;
     this.look();
   }
 
@@ -159,13 +168,13 @@ export class Player {
       this.at = this.length;
       return this.stop();
     }
-    for (const voice of Object.values(this.voices)) this.feed(voice, last);
+    for (const voice of this.all) this.feed(voice, last);
     this.moved();
   }
 
   async feed(voice, now) {
     if (voice.busy || voice.gone || voice.next > now + AHEAD_S * this.rate) return;
-    if (voice.next < now) voice.next = now + START_S * this.rate;  // too late for that: on from here
+    if (voice.next < now) voice.next = Math.ceil(now + START_S * this.rate);  // too late for that: on from here
     const start = Math.floor(this.folded(voice.next)), end = this.loop && start < this.loop[1] ? this.loop[1] : this.length;
     const count = Math.min(Math.round((voice.first ? FIRST_S : NEXT_S) * this.rate), Math.floor(end) - start);
     if (count <= 0) return;
