@@ -18,18 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+import page_stage
 import toy_bundle
 from page_client import Page
+from page_stage import Stage
 from sepstream import board as b
 from sepstream import contract, disk
 from sepstream.control import player
-from sepstream.control.host import Host
-from sepstream.control.player import Playing
 from sepstream.control.presets import Preset
 from sepstream.control.scene import Scene
 from sepstream.errors import ControlError, DeviceError
 from sepstream.selection import Bus, Selection, Strip
-from sepstream.session import Config, Session
 from sepstream.surface import page, protocol
 from sepstream.surface.address import is_loopback, make_token, qr, reachable, read_endpoint, url
 from sepstream.surface.protocol import Edit, Token, Watch
@@ -170,52 +169,22 @@ def test_only_this_machine_is_loopback() -> None:
 # A host, and pages that play it
 
 
-class Stage:
-    """A host on a thread, as the control process runs it."""
-
-    def __init__(self, session: Session) -> None:
-        self.session, self.host = session, Host(session)
-        assert self.host.pages is not None
-        self.url = self.host.pages.url
-        self._thread = threading.Thread(target=self.host.run)
-        self._thread.start()
-
-    def page(self) -> Page:
-        return Page(self.url, self.session.config.surface_token).begin()
-
-    @property
-    def playing(self) -> Playing:
-        return self.host.playing
-
-    def close(self) -> None:
-        self.session.board.words[b.STOP] = 1
-        self._thread.join(30.0)
-        assert not self._thread.is_alive()
-
-
-def stage_of(tmp_path: Any, monkeypatch: Any, token: str = "") -> Iterator[Stage]:
-    monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path / "presets"))
-    model = toy_bundle.make(tmp_path, hops=(1,))
-    session = Session.make(
-        Config(model=str(model), midi=("none",), osc="127.0.0.1:0", surface="127.0.0.1:0", surface_token=token)
-    )
-    session.board.words[b.INPUTS] = session.board.words[b.OUTPUTS] = 2
-    stage = Stage(session)
-    try:
-        yield stage
-    finally:
-        stage.close()
-        session.remove()
-
-
 @pytest.fixture
 def stage(tmp_path: Any, monkeypatch: Any) -> Iterator[Stage]:
-    yield from stage_of(tmp_path, monkeypatch)
+    monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path / "presets"))
+    with page_stage.stage(tmp_path) as stage:
+        yield stage
 
 
 @pytest.fixture
 def locked(tmp_path: Any, monkeypatch: Any) -> Iterator[Stage]:
-    yield from stage_of(tmp_path, monkeypatch, make_token())
+    monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path / "presets"))
+    with page_stage.stage(tmp_path, token=make_token()) as stage:
+        yield stage
+
+
+def page_of(stage: Stage) -> Page:
+    return Page(stage.url, stage.session.config.surface_token).begin()
 
 
 def first_bus(page: Page) -> str:
@@ -223,7 +192,7 @@ def first_bus(page: Page) -> str:
 
 
 def test_a_page_learns_all_and_two_stay_in_step(stage: Stage) -> None:
-    with stage.page() as one, stage.page() as two:
+    with page_of(stage) as one, page_of(stage) as two:
         assert one.hello["mode"] == "live" and len(one.hello["table"]) > 30
         assert [each["name"] for each in one.hello["model"]["classes"]] == [c.name for c in stage.host.bundle.classes]
         bus = first_bus(one)
@@ -232,12 +201,12 @@ def test_a_page_learns_all_and_two_stay_in_step(stage: Stage) -> None:
             page_.until(f"bus/{bus}/gain_db", -6.5)
             page_.until(f"bus/{bus}/mute", True)
         assert one.state == two.state
-        with stage.page() as late:
+        with page_of(stage) as late:
             assert late.state == one.state
 
 
 def test_a_region_is_drawn_tied_to_a_bus_and_taken_away(stage: Stage) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         shape = {"disc": {"x": 0.5, "y": 0.2, "r": 0.75, "soft": 0.25}}
         assert page_.do(("region/new", shape), ("add/bus", "drawn=region(new)")) == ""
         page_.until("regions", {"new": shape})
@@ -252,7 +221,7 @@ def test_a_region_is_drawn_tied_to_a_bus_and_taken_away(stage: Stage) -> None:
 
 
 def test_a_message_is_done_as_a_whole_or_not_at_all_and_undone_as_one(stage: Stage) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         before, bus = stage.playing.scene, first_bus(page_)
         assert "unknown bus 'nobody'" in page_.do((f"bus/{bus}/gain_db", -3), ("bus/nobody/mute", True))
         assert stage.playing.scene == before and page_.state["steps"] == {"undo": 0, "redo": 0}
@@ -265,7 +234,7 @@ def test_a_message_is_done_as_a_whole_or_not_at_all_and_undone_as_one(stage: Sta
 
 
 def test_presets_and_the_ends_of_a_morph(stage: Stage) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         bus = first_bus(page_)
         assert page_.do(("preset/a", ""), ("preset/b", ""), ("morph", 1.0)) == ""
         page_.until("ends", {"a": True, "b": True})
@@ -280,7 +249,7 @@ def test_presets_and_the_ends_of_a_morph(stage: Stage) -> None:
 
 
 def test_buses_come_and_go_and_change_their_names(stage: Stage) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         names = list(page_.state["buses"])
         assert page_.do(("add/bus", "all=mix"), ("add/bus", "residual"), ("rename/bus", f"{names[0]}=new")) == ""
         page_.until("buses", ["new", *names[1:], "all", "residual"])
@@ -320,7 +289,7 @@ def test_buses_come_and_go_and_change_their_names(stage: Stage) -> None:
     ],
 )
 def test_what_cannot_be_is_answered_and_nothing_is_disturbed(stage: Stage, steps: Any, why: str) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         before = stage.playing
         error = page_.do(*steps)
         assert why in error and "\n" not in error and bool(error) == bool(why)
@@ -328,7 +297,7 @@ def test_what_cannot_be_is_answered_and_nothing_is_disturbed(stage: Stage, steps
 
 
 def test_nonsense_is_answered_and_a_megabyte_is_refused_unread(stage: Stage) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         for nonsense in ("", "{", b"\x00\x01", '{"do": [["bus/1/gain_db", NaN]]}'):
             page_.say(nonsense)
             assert page_.answer()
@@ -338,12 +307,12 @@ def test_nonsense_is_answered_and_a_megabyte_is_refused_unread(stage: Stage) -> 
         with pytest.raises(ConnectionClosed) as cut:
             page_.answer()
         assert cut.value.rcvd is not None and cut.value.rcvd.code == 1009
-    with stage.page() as again:
+    with page_of(stage) as again:
         assert again.do(("master/gain_db", -1.0)) == ""
 
 
 def test_a_flood_is_read_slowly_and_others_are_heard_at_once(stage: Stage) -> None:
-    with stage.page() as flooding, stage.page() as calm:
+    with page_of(stage) as flooding, page_of(stage) as calm:
         over = threading.Event()
 
         def flood() -> None:
@@ -383,7 +352,7 @@ def test_without_the_token_nobody_gets_in_or_hears_anything(locked: Stage) -> No
     with Page(locked.url) as page_, pytest.raises(ConnectionClosed):
         page_.do(("master/gain_db", -30))
     assert locked.playing.scene.master_gain_db == 0.0
-    with locked.page() as page_:
+    with page_of(locked) as page_:
         assert page_.do(("master/gain_db", -2)) == ""
 
 
@@ -397,14 +366,14 @@ def test_the_page_is_whole_and_asks_nobody_else(stage: Stage) -> None:
 
 
 def test_a_page_hears_of_the_engine_and_of_what_was_said(stage: Stage) -> None:
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         while not page_.engine:
             page_.hear()
         assert page_.engine["provider"] == "none" and page_.engine["load"] == 0.0
         stage.session.say("test", "a line")
         while ["test", "a line"] not in page_.log:
             page_.hear()
-    with stage.page() as late:
+    with page_of(stage) as late:
         while not late.log:
             late.hear()
         assert ["test", "a line"] in late.log
@@ -414,7 +383,7 @@ def test_pages_see_hops_and_meters_only_while_they_look(stage: Stage) -> None:
     board, words, bundle = stage.session.board, stage.session.board.words, stage.host.bundle
     bins = bundle.band.bins
     rng = np.random.default_rng(1)
-    with stage.page() as page_:
+    with page_of(stage) as page_:
         page_.say({"watch": {"meters": True, "points": True, "bus": first_bus(page_)}})
         until(lambda: words[b.VIEW_EVERY] > 0)
         u = rng.normal(0, 1, (2, bins)).astype(np.float32)

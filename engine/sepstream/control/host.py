@@ -14,7 +14,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import board as b
 from .. import telemetry
@@ -23,10 +23,8 @@ from ..errors import ControlError, SepstreamError
 from ..selection import Selection, compile, read_region
 from ..session import Session, View
 from ..surface import page
-from ..surface import server as web
-from ..surface.address import read_endpoint as read_endpoint_of_pages
+from ..surface.address import read_endpoint as read_page_endpoint
 from ..surface.protocol import Edit, answer, difference
-from ..surface.watch import Viewer
 from . import midi, midi_surface, osc, osc_protocol, player, presets
 from .desk import Desk
 from .midi_bindings import learn, ready_for, write_bindings
@@ -39,6 +37,9 @@ from .player import Playing
 from .presets import Preset
 from .scene import Scene, unrouted
 from .table import Change, Value, parse_set
+
+if TYPE_CHECKING:
+    from ..surface.server import Server as PageServer
 
 TURN_S = 0.0015  # between two polls of MIDI
 POST_S = 0.004  # between two scenes for the audio process
@@ -279,12 +280,15 @@ class Host:
 
     # Pages.
 
-    def _open_pages(self) -> web.Server | None:
-        endpoint = read_endpoint_of_pages(self.session.config.surface)
+    def _open_pages(self) -> "PageServer | None":
+        endpoint = read_page_endpoint(self.session.config.surface)
         if endpoint is None:
             return None
+        from ..surface.server import Server as PageServer  # noqa: PLC0415 - a web server is for those who want one
+        from ..surface.watch import Viewer  # noqa: PLC0415
+
         self._viewer = Viewer(self.board, self.bundle, lambda: self.desk.slots)
-        pages = web.Server(*endpoint, token=self.session.config.surface_token, look=self._viewer.look)
+        pages = PageServer(*endpoint, token=self.session.config.surface_token, look=self._viewer.look)
         pages.start()
         return pages
 
