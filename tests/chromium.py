@@ -22,7 +22,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
     "--disable-sync --autoplay-policy=no-user-gesture-required"
 ).split()
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0  # on a machine that has other things to do
 WIDTHS = ((360, 780), (800, 1100), (1440, 900), (2560, 1440))
 
 # What is cut or lies on something else: texts wider than their box, controls that share pixels, a page wider than its window.
@@ -69,6 +69,7 @@ class Shown:
 
     def __init__(self, page: Page, url: str) -> None:
         self.page, self.host = page, urlsplit(url).netloc
+        page.set_default_timeout(1000 * PATIENCE_S)
         self.errors: list[str] = []
         self.strangers: list[str] = []  # hosts that are not ours
         page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -91,12 +92,11 @@ class Shown:
                 raise TimeoutError(f"{what or condition}; {self.errors}")
             self.page.wait_for_timeout(20)
 
-    def keep(self, name: str) -> Path:
-        """A screenshot among the artefacts."""
-        folder = Path(os.environ.get("SEPSTREAM_SCREENSHOTS") or Path(__file__).resolve().parents[1] / ".screenshots")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=folder / f"{name}.png", full_page=True)
-        return folder / f"{name}.png"
+    def keep(self, name: str, folder: Path) -> Path:
+        """A screenshot, in SEPSTREAM_SHOTS if that is set, else in ``folder``."""
+        path = Path(os.environ.get("SEPSTREAM_SHOTS") or folder) / f"{name}.png"
+        self.page.screenshot(path=path, full_page=True)
+        return path
 
     def drag(self, selector: str, *way: tuple[float, float]) -> None:
         """Along places of an element, as shares of its box."""

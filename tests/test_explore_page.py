@@ -1,6 +1,5 @@
 """The explorer's page in a real browser: what hands do is what is selected, seen, heard and kept."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,16 +51,17 @@ def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def explorer(bundle: Bundle, song: Path, tmp_path: Path) -> Iterator[Explorer]:
-    found = Explorer(bundle, out=tmp_path / "out", cache=tmp_path / "cache", provider="cpu")
+@pytest.fixture(scope="module")
+def explorer(bundle: Bundle, song: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Explorer]:
+    folder = tmp_path_factory.mktemp("explored")
+    found = Explorer(bundle, out=folder / "out", cache=folder / "cache", provider="cpu")
     found.open(song)
     found.wait()
     yield found
     found.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server(explorer: Explorer) -> Iterator[Server]:
     found = Server("127.0.0.1", 0, index="explore.html", api=questions(explorer.answer))
     found.start()
@@ -69,11 +69,31 @@ def server(explorer: Explorer) -> Iterator[Server]:
     found.close()
 
 
-@pytest.fixture
-def shown(browser: Browser, server: Server) -> Iterator[chromium.Shown]:
+@pytest.fixture(scope="module")
+def open_page(browser: Browser, server: Server) -> Iterator[chromium.Shown]:
     with chromium.page(browser, server.url) as page:
         page.until(READY)
         yield page
+
+
+@pytest.fixture
+def shown(open_page: chromium.Shown, explorer: Explorer, song: Path) -> chromium.Shown:
+    """The same page for all tests, with nothing chosen and the song open."""
+    page = open_page.page
+    if explorer.state()["file"]["name"] != song.name:
+        explorer.open(song)
+        explorer.wait()
+        open_page.until(f"sepstream.file.name === '{song.name}' && sepstream.file.heard")
+    for selector in ("#none", "#all", "#tools label:first-of-type", "#shapes label:first-of-type", "#voices label:last-of-type"):
+        page.click(selector)
+    page.set_checked("#match", True)
+    page.fill("#db", "-60")
+    open_page(
+        "sepstream.player.stop(), sepstream.player.setLoop(null), sepstream.player.seek(0), "
+        "document.querySelector('#loop').setAttribute('aria-pressed', 'false')"
+    )
+    open_page.until("sepstream.expression() === 'mix' && !sepstream.now.patch && sepstream.masks === null && sepstream.seen")
+    return open_page
 
 
 def masks_of(store: Store, now: dict[str, Any], expression: str) -> np.ndarray:
@@ -295,22 +315,23 @@ def test_a_page_goes_on_when_its_server_comes_back(browser: Browser, explorer: E
         second = Server(*first.address, index="explore.html", api=questions(explorer.answer))
         second.start()
         try:
-            explorer.open(song)
-            shown.until("sepstream.file.number === 2 && sepstream.file.heard && sepstream.seen && sepstream.masks")
+    XX sepstream.file.heard && sepstream.seen && sepstream.masks")
             assert shown("sepstream.expression()") == "cell(bass)"
         finally:
             second.close()
 
 
 @pytest.mark.parametrize(("width", "height"), chromium.WIDTHS)
-def test_nothing_is_cut_and_nothing_lies_on_something_else(browser: Browser, server: Server, width: int, height: int) -> None:
+def test_nothing_is_cut_and_nothing_lies_on_something_else(
+    browser: Browser, server: Server, width: int, height: int, tmp_path: Path
+) -> None:
     with chromium.page(browser, server.url, width, height) as shown:
         shown.until(READY)
         shown.page.select_option("#classes select[data-name=drums]", "cell")
         shown.page.click("#shapes label:has-text('ellipse')")
         shown.drag("#box .pen", (0.55, 0.45), (0.7, 0.55))
         shown.until("document.querySelector('#share').textContent.includes('%') && sepstream.masks")
-        shown.keep(f"explore-{width}")
+        shown.keep(f"explore-{width}", tmp_path)
         assert shown(chromium.FAULTS) == []
 
 
@@ -320,8 +341,3 @@ def test_everything_has_a_name_for_those_who_listen_to_the_page(shown: chromium.
       return !(e.getAttribute("aria-label") || label || e.innerText?.trim() || e.title);
     }).map((e) => e.outerHTML)""")
     assert nameless == []
-
-
-def test_screenshots_go_where_they_are_wanted(shown: chromium.Shown, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SEPSTREAM_SCREENSHOTS", os.fspath(tmp_path))
-    assert shown.keep("here").is_file()
