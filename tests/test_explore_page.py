@@ -315,7 +315,9 @@ def test_a_page_goes_on_when_its_server_comes_back(browser: Browser, explorer: E
         second = Server(*first.address, index="explore.html", api=questions(explorer.answer))
         second.start()
         try:
-    XX sepstream.file.heard && sepstream.seen && sepstream.masks")
+            before = explorer.state()["number"]
+            explorer.open(song)
+            shown.until(f"sepstream.file.number > {before} && sepstream.file.heard && sepstream.seen && sepstream.masks")
             assert shown("sepstream.expression()") == "cell(bass)"
         finally:
             second.close()
