@@ -276,6 +276,12 @@ def test_what_is_no_sound_leaves_the_open_file_alone(fresh: Explorer, tmp_path: 
     assert post(fresh, "sound", start=0, count=3000)
 
 
+def test_an_upload_that_nobody_wants_is_deleted(fresh: Explorer, tmp_path: Path) -> None:
+    upload = sound(tmp_path / "upload.wav", noise(1, 100))
+    assert fresh.answer(Asked("PUT", "sound", {"name": "a.wav"}, b"", upload)).status == 405
+    assert not upload.exists()
+
+
 def test_an_upload_is_heard_and_deleted_when_it_closes(fresh: Explorer, tmp_path: Path) -> None:
     upload = sound(tmp_path / "upload.wav", noise(1, 3000))
     found = fresh.answer(Asked("PUT", "file", {"name": "../../song.wav"}, b"", upload))

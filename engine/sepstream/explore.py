@@ -65,7 +65,7 @@ class Explorer:
         self._log: deque[tuple[float, str]] = deque(maxlen=MAX_LOG)
         self._open: _Open | None = None
         self._number, self._changing = 0, threading.Lock()
-        self._told = 0  # lines of the log so far
+        self._told, self._saying = 0, threading.Lock()  # lines of the log so far
 
     def open(self, path: Path, name: str = "", *, borrowed: bool = False) -> None:
         """Hear another file. A ``borrowed`` one is deleted in the end. Raises AudioFileError for what is no sound; the file
@@ -91,11 +91,18 @@ class Explorer:
 
     def say(self, text: str) -> None:
         """A line of the log."""
-        self._told += 1
-        self._log.append((time.time(), text))
+        with self._saying:
+            self._told += 1
+            self._log.append((time.time(), text))
 
     def answer(self, asked: Asked) -> Answer:
-        """Never raises: what is wrong is told in one line, with a status of 400 or more."""
+        """Never raises: what is wrong is told in one line, with a status of 400 or more. An upload that is refused is deleted."""
+        found = self._try(asked)
+        if asked.upload and found.status >= 400:
+            asked.upload.unlink(missing_ok=True)
+        return found
+
+    def _try(self, asked: Asked) -> Answer:
         try:
             return self._answer(asked)
         except SepstreamError as error:
@@ -144,7 +151,6 @@ class Explorer:
         try:
             self.open(asked.upload, name, borrowed=True)
         except SepstreamError as error:
-            asked.upload.unlink(missing_ok=True)
             message = str(error).replace(str(asked.upload), name)
             self.say(message)
             raise AudioFileError(message) from None
