@@ -19,6 +19,9 @@ DOORS = {  # heavy dependency -> the one file of the runtime that may import it
     "soxr": "audiofile.py",
     "sounddevice": "device.py",
     "rtmidi": "midi_ports.py",
+    "starlette": "server.py",
+    "uvicorn": "server.py",
+    "segno": "address.py",
 }
 FORBIDDEN = {  # package -> top-level packages it must not import
     "sepstream": {"torch", "lightning", "onnx", "sepstream_training", "sepstream_export"},
@@ -43,6 +46,9 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "audiofile": set(),
     "render": {"audiofile", "latent", "pipeline", "selection"},
     "batch": {"audiofile", "render", "selection"},
+    "tape": set(),
+    "analysis": {"audiofile", "kernels", "pipeline", "render", "separator", "spectral", "tape"},
+    "explorer": {"analysis", "audiofile", "disk", "expression", "kernels", "program", "render", "selection", "spectral"},
     "cli": {"batch", "render"},
     "describe": {"disk"},
     "cli_bundle": {"describe"},
@@ -64,12 +70,22 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
         *("board", "cli", "device", "expression", "latency", "live", "record", "screen", "selection", "session", "telemetry"),
         *("batch", "wanted", "watchdog"),
     },
+    "explore": {"analysis", "batch", "explorer", "expression", "render", "selection"},
+    "cli_explore": {"batch", "cli", "explore"},
 }
 ANYONE = {"contract", "errors", "paths"}
-MEETS_CONTROL = {"worker", "live", "cli_live", "batch"}  # what takes orders, what starts those who give them, and --set for files
+MEETS_CONTROL = {
+    "worker",
+    "live",
+    "cli_live",
+    "batch",
+    "explore",
+}  # what takes or gives orders
+MEETS_SURFACE = {"cli_live", "explore", "cli_explore"}
 CONTROL: dict[str, set[str]] = {  # file of control/ -> those above it there that it may import, beside BELOW_CONTROL
     "table": set(),
     "scene": {"table"},
+    "history": {"scene"},
     "presets": {"scene", "table"},
     "mailbox": set(),
     "desk": {"mailbox", "scene"},
@@ -84,12 +100,21 @@ CONTROL: dict[str, set[str]] = {  # file of control/ -> those above it there tha
     "osc_touchosc": {"osc_clients", "osc_protocol", "table"},
     "osc_layout": {"osc_clients", "osc_protocol", "osc_touchosc", "table"},
     "reference": {"midi_bindings", "osc_protocol", "table"},
-    "player": {"midi_bindings", "presets", "scene", "table"},
+    "player": {"history", "midi_bindings", "presets", "scene", "table"},
     "host": {
         *("desk", "midi", "midi_bindings", "midi_ports", "midi_surface", "osc", "osc_clients", "osc_protocol", "osc_server"),
         *("player", "presets", "scene", "table"),
     },
 }
+SURFACE: dict[str, set[str]] = {  # file of surface/ -> those above it there that it may import, beside BELOW_CONTROL
+    "protocol": set(),
+    "address": set(),
+    "page": {"protocol"},
+    "watch": {"protocol"},
+    "questions": set(),
+    "server": {"address", "protocol"},
+}
+BELOW_SURFACE = {"page": {"midi_bindings", "player", "presets", "scene", "table"}}  # of control/
 BELOW_CONTROL = {"board", "disk", "expression", "kernels", "selection", "session", "telemetry"}  # and nothing that touches audio
 
 
@@ -136,7 +161,7 @@ def test_a_heavy_dependency_has_one_door(dependency: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_runtime_files_import_only_what_comes_before_them(name: str) -> None:
     inside = {i.split(".")[1] for i in imports(ROOMS["sepstream"] / "sepstream" / f"{name}.py") if i.startswith("sepstream.")}
-    assert inside - ANYONE - {"control"} <= LAYERS[name]
+    assert inside - ANYONE - {"control", *(["surface"] if name in MEETS_SURFACE else [])} <= LAYERS[name]
     assert "control" not in inside or name in MEETS_CONTROL
 
 
@@ -152,8 +177,25 @@ def test_every_runtime_file_has_its_layer_and_leans_on_those_above() -> None:
 def test_control_files_touch_no_audio_and_import_only_what_comes_before_them(name: str) -> None:
     parts = [i.split(".") for i in imports(ROOMS["sepstream"] / "sepstream" / "control" / f"{name}.py")]
     inside = [part for part in parts if part[0] == "sepstream"]
-    assert {part[1] for part in inside} - {"control"} <= ANYONE | BELOW_CONTROL
+    assert {part[1] for part in inside} - {"control", *(["surface"] if name == "host" else [])} <= ANYONE | BELOW_CONTROL
     assert {part[2] for part in inside if part[1] == "control"} <= CONTROL[name]
+
+
+@pytest.mark.parametrize("name", SURFACE)
+def test_surface_files_touch_no_audio_and_import_only_what_comes_before_them(name: str) -> None:
+    parts = [i.split(".") for i in imports(ROOMS["sepstream"] / "sepstream" / "surface" / f"{name}.py")]
+    inside = [part for part in parts if part[0] == "sepstream"]
+    assert {part[1] for part in inside} - {"control", "surface"} <= ANYONE | BELOW_CONTROL
+    assert {part[2] for part in inside if part[1] == "surface"} <= SURFACE[name]
+    assert {part[2] for part in inside if part[1] == "control" and len(part) > 2} <= BELOW_SURFACE.get(name, set())
+
+
+def test_every_surface_file_has_its_layer_and_leans_on_those_above() -> None:
+    above: set[str] = set()
+    for name, allowed in SURFACE.items():
+        assert allowed <= above, name
+        above.add(name)
+    assert {f.stem for f in (ROOMS["sepstream"] / "sepstream" / "surface").glob("*.py")} - {"__init__"} == above
 
 
 def test_every_control_file_has_its_layer_and_leans_on_those_above() -> None:

@@ -97,7 +97,8 @@ def test_every_row_of_the_table_can_be_asked_for_or_set(row: Any) -> None:
     kind = row.name.partition("/")[0]
     names = [name for name in player.names(playing) if name.startswith(f"{kind}/") and name.endswith(row.name.rpartition("}")[2])]
     for name in names if "{" in row.name else [row.name]:
-        value: Value = "a" if row.kind == "action" and name != "learn" else "bypass" if name == "learn" else row.default
+        texts = {"learn": "bypass", "add/bus": "new=mix", "rename/bus": "vox=new", "remove/bus": "vox", "remove/region": "1"}
+        value: Value = texts.get(name, "a") if row.kind == "action" else row.default
         if name == "preset/save":
             with pytest.raises(ControlError, match="no part of a scene"):
                 moved(playing, (name, value))
@@ -246,7 +247,7 @@ def test_what_is_no_hand_on_the_scene_lets_a_glide_go_on(change: tuple[str, Valu
 
 
 def test_a_region_that_is_drawn_ends_a_glide_too() -> None:
-    drawn = player.put_region(tick(moved(started(), ("preset/morph", "b")), 1.0), "r", Disc(0, 0, 2))
+    drawn = player.put_region(tick(moved(started(), ("preset/morph", "b")), 1.0), "r", Disc(0, 0, 2), 1.0)
     assert drawn.glide is None and get(drawn, "region/r/r") == 2.0
 
 

@@ -21,7 +21,7 @@ from .errors import DeviceError
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-VERSION = 0x5E95_0001
+VERSION = 0x5E95_0002
 RING = 1 << 16  # frames: 1.4 s at 48 kHz, 0.3 s at 192 kHz
 MAX_CHANNELS = 64
 MAX_BUSES = 65  # 64 and the residual
@@ -29,6 +29,10 @@ SLOTS = 1 + MAX_BUSES  # of the recorder's rings: the input, and each bus that a
 MAIL_BYTES = 1 << 21  # 64 buses from 64 channels to 64, and their program
 TIMES = 1 << 12
 RECORD_FRAMES = 1 << 18  # of the model: 5.5 s at 48 kHz for a disk that thinks
+VIEWS = 64  # hops that whoever looks at the model may be behind
+VIEW_BUSES = 16  # whose masks are shown; the first ones
+VIEW_BINS = 2049  # a model with more is not shown
+VIEW_HEAD = 2 + VIEW_BUSES  # number of the hop, masks, and the slots of their buses
 
 (
     MAGIC,  # the maker: VERSION
@@ -84,7 +88,9 @@ RECORD_FRAMES = 1 << 18  # of the model: 5.5 s at 48 kHz for a disk that thinks
     # the parent
     RESTARTS,
     RECORDING,
-) = range(48)
+    VIEWED,  # the worker: hops that it has shown
+    VIEW_EVERY,  # the control process: so many hops apart; 0 while nobody looks
+) = range(50)
 
 INPUT_MAP, OUTPUT_MAP, MAIL_SIZE, HEADER = 64, 128, 192, 512  # words; the maps hold the device's channels, from 0
 CPU, CUDA = 1, 2  # PROVIDER
@@ -110,7 +116,10 @@ INPUT_RING, OUTPUT_RING = _AT["input_ring"], _AT["output_ring"]
 CALLBACK_TIMES = _END // 2  # int64 (TIMES, 2): start and duration in ns, by CALLBACKS
 HOP_TIMES = CALLBACK_TIMES + 2 * TIMES  # int64 (TIMES, 2): wall and processor time in ns, by HOPS
 MAIL_AT = HOP_TIMES + 2 * TIMES
-SIZE = MAIL_AT + 2 * MAIL_BYTES // 8  # words, without the recorder's rings
+VIEW_HEADS = MAIL_AT + 2 * MAIL_BYTES // 8  # int64 (VIEWS, VIEW_HEAD)
+VIEWS_AT = VIEW_HEADS + VIEWS * VIEW_HEAD  # float32 (VIEWS, rows, bins of the model), with room for the largest
+_VIEW_SIZE = (3 + VIEW_BUSES) * VIEW_BINS + 1  # magnitude, embedding, masks
+SIZE = VIEWS_AT + VIEWS * _VIEW_SIZE // 2  # words, without the recorder's rings
 
 
 class Board:
@@ -159,6 +168,22 @@ class Board:
         """One of two places for a message of the control process to the worker."""
         start = 8 * MAIL_AT + slot * MAIL_BYTES
         return self._bytes[start : start + MAIL_BYTES]
+
+    def view_heads(self) -> I64:
+        """(VIEWS, VIEW_HEAD): of the hops that were shown last, the one with number n at n % VIEWS."""
+        return self.words[VIEW_HEADS : VIEW_HEADS + VIEWS * VIEW_HEAD].reshape(VIEWS, VIEW_HEAD)
+
+    def views(self, bins: int) -> F32:
+        """(VIEWS, 3 + VIEW_BUSES, bins): the magnitude that the model saw, its embedding in two rows, the masks of the buses.
+        Raises DeviceError for more than VIEW_BINS."""
+        if bins > VIEW_BINS:
+            raise DeviceError(f"a model of {bins} bins cannot be shown; expected {VIEW_BINS} at most")
+        rows = 3 + VIEW_BUSES
+        return (
+            self.floats[2 * VIEWS_AT :][: VIEWS * _VIEW_SIZE]
+            .reshape(VIEWS, _VIEW_SIZE)[:, : rows * bins]
+            .reshape(VIEWS, rows, bins)
+        )
 
     def callback_times(self) -> I64:
         """(n, 2): start and duration in ns of the last callbacks, in no order."""

@@ -50,7 +50,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--list and --measure-latency are two commands; give one of them")
     if flags.measure_latency:
         playing = {"preset": flags.preset, "set": flags.settings, "record": flags.record, "duration": flags.duration}
-        for name, given in (playing | {"midi": flags.midi}).items():
+        for name, given in (playing | {"midi": flags.midi, "surface": flags.surface}).items():
             if given:
                 parser.error(f"--{name} has no meaning with --measure-latency, which plays a signal of its own; leave it out")
     if flags.midi and "none" in flags.midi[1:] + flags.midi[:-1]:
@@ -91,6 +91,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--provider", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs (default: auto)")
     add("--midi", action="append", metavar="PORT|none", help="MIDI ports by a part of their name (default: all); repeatable")
     add("--osc", default="127.0.0.1:9000", metavar="HOST:PORT|none", help="where to listen for OSC (default: 127.0.0.1:9000)")
+    add(
+        "--surface",
+        nargs="?",
+        const="127.0.0.1:8765",
+        default="",
+        metavar="HOST:PORT",
+        help="a page to play it from, in a browser (default: 127.0.0.1:8765; 0.0.0.0:8765 lets the network in, by a token)",
+    )
     add(
         "--record",
         type=_folder,
@@ -209,14 +217,30 @@ def _live(flags: argparse.Namespace) -> int:
         check_folder(Path(config.record))
     session = Session.make(config, record_channels=_record_channels(config))
     try:
+        _invite(config, flags.json)
         return _watch(session, flags)
     finally:
         session.remove()
 
 
+def _invite(config: "Config", quiet: bool) -> None:
+    """Where the page is: as text, and for the camera of a tablet if one can get there."""
+    from .surface.address import is_loopback, qr, reachable, read_endpoint, url
+
+    endpoint = read_endpoint(config.surface)
+    if endpoint is None or quiet:
+        return
+    host, port = endpoint
+    address = url(reachable(host), port, config.surface_token)
+    print(f"surface: {address}" if is_loopback(host) else f"{qr(address)}\nsurface: {address}", flush=True)
+
+
 def _config(flags: argparse.Namespace) -> "Config":
     from .session import Config
+    from .surface.address import is_loopback, make_token, read_endpoint
 
+    surface = read_endpoint(flags.surface)
+    token = make_token() if surface and not is_loopback(surface[0]) else ""
     return Config(
         model=flags.model,
         preset=flags.preset,
@@ -228,6 +252,8 @@ def _config(flags: argparse.Namespace) -> "Config":
         midi=tuple(flags.midi or ()),
         osc=flags.osc,
         record=flags.record,
+        surface=flags.surface,
+        surface_token=token,
         settings=tuple(flags.settings),
     )
 

@@ -158,6 +158,25 @@ class Pair(Expression):
         return f"{self.left.within(self.tightness)} {self.operator} {self.right.within(self.tightness + 1)}"
 
 
+def without_region(expression: Expression, name: str) -> Expression | None:
+    """The expression with region(NAME) taken out of what it is combined with; None where nothing else is left."""
+    match expression:
+        case Ref(found) if found == name:
+            return None
+        case Not(of):
+            rest = without_region(of, name)
+            return rest and Not(rest)
+        case Gain(of=of):
+            rest = without_region(of, name)
+            return rest and Gain(expression.amount, expression.decibel, rest)
+        case Pair(operator, left, right):
+            one, two = without_region(left, name), without_region(right, name)
+            if one is None or two is None:
+                return one if operator == "-" else one or two
+            return Pair(operator, one, two)
+    return expression
+
+
 def db_to_gain(db: float) -> float:
     return float(10.0 ** (db / 20.0))
 

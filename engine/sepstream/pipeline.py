@@ -38,6 +38,14 @@ class State(NamedTuple):
     ready: F32  # (buses, channels, block - pending): output not yet asked for
 
 
+class Look(NamedTuple):
+    """What a hop held, as the network has it; good until the next one."""
+
+    magnitude: F32  # (band bins,) of the mix: a full-scale sine reads 0.5
+    embedding: F32  # (dim, band bins)
+    masks: F32  # (buses, band bins)
+
+
 class Pipeline:
     """(channels, n) samples -> (buses, channels, n) samples, ``latency_samples`` later, for any n.
 
@@ -58,6 +66,7 @@ class Pipeline:
         self._slope = 1000.0 / (RAMP_MS * bundle.sample_rate_hz)
         self._block = np.zeros((channels, self.block_samples), np.float32)
         self._signal = self.separator.silence()
+        self._heard = np.zeros((1, bundle.band.bins), np.float32)
         self._run(compile(selection, bundle))
         self._state = self.initial_state()
         self._warm_up()
@@ -155,11 +164,25 @@ class Pipeline:
         condition = self._ask(now.condition)
         found, model = self._separate(spectra, now.model, condition)
         spectra, delayed = _delay(spectra, now.delayed)
+        self._spectra, self._embedding = spectra, found.embedding
         chosen, smoothing = (self._mix if self.bundle.gives_spectra else self._mask)(spectra, found, now.smoothing)
         lanes, synthesis = self.stft.synthesize(chosen, now.synthesis)
         audio, gains = self._fade(lanes, now.gains)
         self._state = State(analysis, delayed, model, smoothing, condition, synthesis, gains, now.pending, now.ready)
         return audio
+
+    def look(self) -> Look:
+        """At the newest hop that was heard."""
+        kernels.magnitude(self._spectra[-1:], self._scale, self._heard)
+        masks = self._shares() if self.bundle.gives_spectra else self._masks[-1]
+        return Look(self._heard[-1], self._embedding[-1], masks)
+
+    def _shares(self) -> F32:
+        """(buses, band bins) of a model that gives spectra: how much of the mix each bus holds, 1 at most."""
+        chosen = self._chosen[-1, :, :, : self.bundle.band.bins]
+        loud: F32 = np.sqrt(np.square(np.abs(chosen)).mean(axis=1)) * np.float32(self._scale)
+        shares: F32 = np.minimum(loud / np.maximum(self._heard[-1], FAINTEST), 1)
+        return shares
 
     def _ask(self, condition: F32) -> F32:
         """A block's step towards what the program asks for: a blend moves as a fader does, whatever moved it."""

@@ -95,7 +95,7 @@ def render_file(
         paths = {bus: folder / f"{bus}.{options.format}" for bus in pipeline.buses}
         kept = tuple(path for path in paths.values() if path.exists() and not options.overwrite)
         wanted = {bus: path for bus, path in paths.items() if path not in kept}
-        _spare_the_input(source, wanted)
+        spare_the_input(source, wanted.values())
         start = time.perf_counter()
         buses = _write_buses(reader, pipeline, wanted, options, progress) if wanted else ()
         taken = time.perf_counter() - start
@@ -148,8 +148,8 @@ def separate(reader: AudioReader, pipeline: AnyPipeline) -> Iterator[F32]:
     blocks = reader.blocks(max(1, BLOCK_SAMPLES * file_hz // model_hz))
     heard = chain([_silence(reader, lead)], blocks, [_silence(reader, lead)])
     heard = chain(resample(heard, file_hz, model_hz, reader.channels), [_silence(reader, latency)])
-    separated = _drop((_process(block, pipeline, reader) for block in heard), latency)
-    separated = _drop(resample(separated, model_hz, file_hz, lanes), lead)
+    separated = drop((_process(block, pipeline, reader) for block in heard), latency)
+    separated = drop(resample(separated, model_hz, file_hz, lanes), lead)
     given = 0
     for block in separated:
         length = min(block.shape[1], reader.position - given)
@@ -174,7 +174,7 @@ def _silence(reader: AudioReader, length: int) -> F32:
     return np.zeros((reader.channels, length), np.float32)
 
 
-def _drop(blocks: Iterable[F32], length: int) -> Iterator[F32]:
+def drop(blocks: Iterable[F32], length: int) -> Iterator[F32]:
     """The blocks without their first ``length`` samples."""
     for block in blocks:
         skipped = min(length, block.shape[1])
@@ -189,22 +189,28 @@ def _write_buses(
     pipeline.reset()
     rows = [pipeline.buses.index(bus) for bus in wanted]
     meters = [Meter() for _ in wanted]
-    with ExitStack() as stack:
-        stack.enter_context(_folder(next(iter(wanted.values())).parent))
-        writers = [stack.enter_context(_writer(path, reader, options)) for path in wanted.values()]
+    with together(list(wanted.values()), reader.rate_hz, reader.channels, reader.samples, options) as writers:
         for block in separate(reader, pipeline):
             for row, meter, writer in zip(rows, meters, writers, strict=True):
                 meter.add(block[row])
                 writer.write(block[row])
             progress(min(1.0, reader.position / reader.samples))
-        for writer in writers:
-            writer.finish()
     files = zip(wanted.items(), meters, writers, strict=True)
     return tuple(BusReport(bus, path, meter.rms_db, meter.peak_db, writer.clipped) for (bus, path), meter, writer in files)
 
 
-def _writer(path: Path, reader: AudioReader, options: RenderOptions) -> AudioWriter:
-    return AudioWriter(path, reader.rate_hz, reader.channels, samples=reader.samples, format=options.format, bits=options.bits)
+@contextmanager
+def together(
+    paths: Sequence[Path], rate_hz: int, channels: int, samples: int, options: RenderOptions
+) -> Iterator[list[AudioWriter]]:
+    """Files in one folder that appear together at the end, when all of them are whole, or, on any exception, not at all."""
+    with ExitStack() as stack:
+        stack.enter_context(_folder(paths[0].parent))
+        made = (AudioWriter(p, rate_hz, channels, samples=samples, format=options.format, bits=options.bits) for p in paths)
+        writers = [stack.enter_context(writer) for writer in made]
+        yield writers
+        for writer in writers:
+            writer.finish()
 
 
 @contextmanager
@@ -224,8 +230,9 @@ def _folder(path: Path) -> Iterator[None]:
         raise
 
 
-def _spare_the_input(source: Path, wanted: dict[str, Path]) -> None:
-    for path in wanted.values():
+def spare_the_input(source: Path, paths: Iterable[Path]) -> None:
+    """Raises AudioFileError for an output that is the input."""
+    for path in paths:
         if path.exists() and path.samefile(source):
             raise AudioFileError(f"'{path}' is the input itself, and bus '{path.stem}' needs another place; choose another --out")
 

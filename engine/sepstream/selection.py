@@ -446,7 +446,7 @@ def read_selection(table: Mapping[str, Any]) -> Selection:
     return Selection(
         tuple(_bus(name, entry) for name, entry in buses.items()),
         _residual(table.get(RESIDUAL, False)),
-        tuple((name, _region(name, entry)) for name, entry in regions.items()),
+        tuple((name, read_region(name, entry)) for name, entry in regions.items()),
         tuple(Weight(target, name, value) for target, row in conditions.items() for name, value in _weights(target, row).items()),
     )
 
@@ -497,7 +497,7 @@ def _names(kind: type[Strip]) -> list[str]:
     return [field.name for field in fields(kind) if field.kw_only]
 
 
-def _region(name: str, entry: Any) -> Region:
+def read_region(name: str, entry: Any) -> Region:
     """A region from a table of one shape with its parameters."""
     with located(f"region {quoted(name)}"):
         if not isinstance(entry, dict) or len(entry) != 1:

@@ -40,6 +40,8 @@ class Config:
     provider: str = "auto"
     midi: tuple[str, ...] = ()
     osc: str = "127.0.0.1:9000"
+    surface: str = ""  # where its pages are served; nowhere if empty
+    surface_token: str = ""  # what a page has to know, if anything
     record: str | None = None
     settings: tuple[str, ...] = ()  # control=value
 
@@ -66,6 +68,7 @@ class View(NamedTuple):
     learning: str = ""  # the control that waits for a controller to be moved
     osc: str = ""  # where it listens
     midi: tuple[str, ...] = ()  # ports that are open
+    surface: str = ""  # the address of its page
 
 
 class Session:

@@ -72,6 +72,8 @@ class Worker:
         self.pipeline = Pipeline(bundle, Selection((Bus("mix", Mix()),)), self.inputs, provider=provider)
         self._input_ring, self._output_ring = board.input_ring(), board.output_ring()
         self._tape = board.record_ring(self.inputs)
+        bins = bundle.band.bins
+        self._views, self._heads = board.views(bins) if bins <= b.VIEW_BINS else None, board.view_heads()
         self._used = set(range(1, int(words[b.SLOTS_USED])))  # slots of the tape that ever held a bus
         self._block = np.zeros((self.inputs, self.hop), np.float32)
         self._sounding = np.zeros_like(self._block)  # a bus, with what it owes
@@ -121,6 +123,7 @@ class Worker:
         self._publish(buses)
         self._measure(buses)
         self._record(buses)
+        self._show()
         words = self.board.words
         place = b.HOP_TIMES + 2 * (int(words[b.HOPS]) & (b.TIMES - 1))
         words[place], words[place + 1] = time.perf_counter_ns() - started, time.thread_time_ns() - worked
@@ -287,6 +290,21 @@ class Worker:
         self._tails = {slot: tail[:, self.hop :] for slot, tail in self._tails.items() if tail.shape[1] > self.hop}
         self.board.words[b.RECORDED] = at + self.hop
 
+    def _show(self) -> None:
+        """What the model sees and makes of it, for whoever looks: a few copies now and then. One word says that nobody does."""
+        words = self.board.words
+        every = int(words[b.VIEW_EVERY])
+        if every <= 0 or words[b.HOPS] % every or self._views is None:
+            return
+        look, shown = self.pipeline.look(), int(words[b.VIEWED])
+        view, head = self._views[shown % b.VIEWS], self._heads[shown % b.VIEWS]
+        masks = min(len(self._slots), b.VIEW_BUSES)
+        view[0], view[3 : 3 + masks] = look.magnitude, look.masks[:masks]
+        view[1:3] = look.embedding if len(look.embedding) == 2 else 0.0  # only a disk of two dimensions can be drawn
+        head[0], head[1], head[2 : 2 + masks] = words[b.HOPS], masks, self._slots[:masks]
+        kernels.barrier()  # the view before its count
+        words[b.VIEWED] = shown + 1
+
     def _leave_blank(self, until: int) -> None:
         """Silence on the tape up to sample ``until``, for what was skipped, so that it stays in time."""
         if self._tape is None:
@@ -302,6 +320,7 @@ class Worker:
         """Compile and touch everything that a hop uses, on arrays that nobody hears."""
         self._hear()
         buses = self.pipeline.step(self._block)
+        self.pipeline.look()
         self._slots = (0,)
         silent = np.zeros((self.outputs, 2, self.inputs), np.float32)
         self._now, self._target = silent, silent.copy()

@@ -1,7 +1,9 @@
-"""The control process: MIDI, OSC and presets in, numbers for the audio process out. One loop, one thread.
+"""The control process: MIDI, OSC, pages and presets in, numbers for the audio process out. One loop, one thread.
 
     ports and sockets -> requests -> Playing (a value) -> the desk -> the mailbox
                       <- feedback, answers, meters
+
+The web server has a thread of its own beside it (surface/server.py); the loop takes what pages said when it comes by.
 
 It may die at any moment: the sound goes on as it was, the parent starts another, and that one finds the scene in the
 session's folder. Nothing from outside can stop the loop; what cannot be done is answered, or told once.
@@ -9,16 +11,21 @@ session's folder. Nothing from outside can stop the loop; what cannot be done is
 
 import re
 import select
+import sys
 import time
+from collections import deque
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import board as b
 from .. import telemetry
 from ..contract import load_bundle
 from ..errors import ControlError, SepstreamError
-from ..selection import Selection, compile
+from ..selection import Selection, compile, read_region
 from ..session import Session, View
+from ..surface import page
+from ..surface.address import read_endpoint as read_page_endpoint
+from ..surface.protocol import Edit, answer, difference
 from . import midi, midi_surface, osc, osc_protocol, player, presets
 from .desk import Desk
 from .midi_bindings import learn, ready_for, write_bindings
@@ -32,16 +39,23 @@ from .presets import Preset
 from .scene import Scene, unrouted
 from .table import Change, Value, parse_set
 
+if TYPE_CHECKING:
+    from ..surface.server import Server as PageServer
+
 TURN_S = 0.0015  # between two polls of MIDI
 POST_S = 0.004  # between two scenes for the audio process
 SHOW_S = 0.05  # between two views for the screen
 FEEDBACK_S = 1 / 30
 RESCAN_S = 1.0
 KEEP_S = 0.2  # the scene on disk may be this old
+PAGES_S = 1 / 60  # between two news for pages
+ENGINE_S = 0.25  # and between two of the engine
+LOG = 64  # lines for a page that comes later
+SWITCH_S = 0.0005  # how long the web server's thread may keep the interpreter
 ENOUGH_ERRORS = 5  # lines a second for the user
 ENOUGH_LISTINGS = 20  # a second: a small question with a large answer is what one floods somebody else with
 SCENES, NUMBERS = ("scene", "home", "a", "b", "start"), ("morph", "seconds", "learning")  # of Playing, kept for a next process
-DOUBTFUL = re.compile(r".*/select|condition/.*")  # controls whose values, or names, a model may not know
+DOUBTFUL = re.compile(r".*/select|condition/.*|add/bus|remove/region")  # controls whose values, or names, a model may not know
 
 
 def opening(config: Any) -> Playing:
@@ -89,6 +103,10 @@ class Host:
         self.subscribers, self.schedule, self.patience = Subscribers(), Schedule(), Patience()
         self.ports, self.surface = Ports(session.config.midi), Surface()
         self._decoders: dict[str, midi.DecoderState] = {}
+        self.pages = self._open_pages()
+        self._told: dict[str, Any] = {}  # to pages
+        self._listed: tuple[str, ...] = ()
+        self._events, self._log = session.events(), deque[tuple[str, str]](maxlen=LOG)
         self._bindings = self.playing.bindings
 
     def run(self) -> None:
@@ -98,9 +116,16 @@ class Host:
                 self._sleep()
                 self.turn(time.monotonic())
         finally:
-            self.ports.close()
-            if self.server:
-                self.server.close()
+            self.close()
+
+    def close(self) -> None:
+        """Ports and sockets."""
+        self.ports.close()
+        if self.server:
+            self.server.close()
+        if self.pages:
+            self.pages.close()
+            self._viewer.close()
 
     def turn(self, now: float) -> None:
         """Hear everybody, move on, tell everybody."""
@@ -111,6 +136,7 @@ class Host:
         before = self.playing
         self._hear_osc(now)
         self._hear_midi(now)
+        self._hear_pages(now)
         self.playing = player.tick(self.playing, now)
         if self.playing.scene is not before.scene:
             self._note_differences(before, now)
@@ -153,7 +179,7 @@ class Host:
                 self._change(change, now, f"/{change.name}", sender)
             case SetRegion(name, region):
                 before = self.playing
-                self._accept(player.put_region(before, self._region_name(name), region), check=True)
+                self._accept(player.put_region(before, self._region_name(name), region, now), check=True)
                 self._note_differences(before, now, sender)
                 self.last = f"/region/{name}"
             case Ask(name):
@@ -204,6 +230,7 @@ class Host:
             self.session.say("midi", line)
         if lines:
             self.surface = midi_surface.forget(self.surface)
+        self._listed = tuple(preset.name for preset in presets.listing())
         self._bind()
 
     def _bind(self) -> None:
@@ -252,7 +279,84 @@ class Host:
     def _unit(self, name: str) -> float:
         return player.get_unit(self.playing, name)
 
-    # What both do.
+    # Pages.
+
+    def _open_pages(self) -> "PageServer | None":
+        endpoint = read_page_endpoint(self.session.config.surface)
+        if endpoint is None:
+            return None
+        from ..surface.server import Server as PageServer  # noqa: PLC0415 - a web server is for those who want one
+        from ..surface.watch import Viewer  # noqa: PLC0415
+
+        self._viewer = Viewer(self.board, self.bundle, lambda: self.desk.slots)
+        pages = PageServer(*endpoint, token=self.session.config.surface_token, look=self._viewer.look)
+        pages.start()
+        return pages
+
+    def _hear_pages(self, now: float) -> None:
+        for number, edit in self.pages.receive() if self.pages else ():
+            if edit is None:
+                self._welcome(number)
+                continue
+            error = None
+            try:
+                self._edit(edit, now)
+            except SepstreamError as reason:
+                error = reason
+            if self.pages and (error or edit.id is not None):
+                self.pages.send(number, answer(edit.id, error))
+
+    def _welcome(self, number: int) -> None:
+        """A page that has just come in."""
+        if self.pages:
+            self._spread()  # to the others, what it is told at once
+            log = [list(line) for line in self._log]
+            self.pages.send(number, page.hello(self.bundle, "live"), {"state": self._told, "gone": []}, {"log": log})
+
+    def _edit(self, edit: Edit, now: float) -> None:
+        """All of it or, where SepstreamError is raised, nothing; one step of undo."""
+        before = self.playing
+        try:
+            for name, value in edit.steps:
+                self._step(name, value, now)
+        except SepstreamError:
+            self.playing = before
+            self._bind()
+            raise
+        self.playing = player.as_one(before, self.playing, " ".join(name for name, _ in edit.steps), now)
+
+    def _step(self, name: str, value: Any, now: float) -> None:
+        kind, _, of = name.partition("/")
+        if kind == "region" and of and "/" not in of:
+            region = read_region(of, value)
+            self._accept(player.put_region(self.playing, self._region_name(of), region, now), check=True)
+            self.last = f"/{name}"
+        else:
+            self._change(Change(name, value), now, f"/{name}")
+
+    def _page_state(self) -> dict[str, Any]:
+        return page.state(self.playing, self._listed, f"{self.server.address[0]}:{self.server.address[1]}" if self.server else "")
+
+    def _tell_pages(self, now: float) -> None:
+        for event in self._events:
+            if not event.text:
+                break
+            self._log.append((event.source, event.text))
+            if self.pages:
+                self.pages.tell({"log": [list(event)]})
+        if self.pages and len(self.pages):
+            self._spread()
+            if self._due("engine", ENGINE_S, now):
+                self.pages.tell(page.engine(telemetry.read(self.board)))
+
+    def _spread(self) -> None:
+        """What is not as it was."""
+        new = self._page_state()
+        if self.pages and (news := difference(self._told, new)):
+            self._told = new
+            self.pages.tell(news)
+
+    # What all do.
 
     def _change(self, change: Change, now: float, source: str, sender: osc.Client | None = None) -> None:
         """One control. Raises SepstreamError; then nothing has changed."""
@@ -285,6 +389,7 @@ class Host:
     def _save(self, name: str) -> None:
         path = presets.save(name, self.playing.scene, write_bindings(self.playing.bindings))
         self.playing = replace(self.playing, preset=name, home=self.playing.scene)
+        self._listed = tuple(preset.name for preset in presets.listing())
         self.session.say("control", f"saved as '{path}'")
 
     def _complain(self, source: str, error: Exception) -> None:
@@ -342,6 +447,8 @@ class Host:
             for port, data in messages:
                 self.ports.send(port, data)
         self._publish(now)
+        if self.pages and self._due("pages", PAGES_S, now):
+            self._tell_pages(now)
         if self._due("show", SHOW_S, now):
             self._show()
         if self._due("keep", KEEP_S, now):
@@ -382,6 +489,7 @@ class Host:
             learning=self.playing.learning,
             osc=":".join(map(str, self.server.address)) if self.server else "",
             midi=tuple(map(device, self.ports.names.inputs)),
+            surface=self.pages.url if self.pages else "",
         )
         if view != self._shown:
             self.session.show(view)
@@ -423,4 +531,5 @@ def _shown(value: Value) -> str:
 
 def main(session: Session) -> None:
     """The control process of sep-live. Raises SepstreamError when it cannot begin."""
+    sys.setswitchinterval(SWITCH_S)
     Host(session).run()

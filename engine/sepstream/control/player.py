@@ -4,12 +4,13 @@ Around the scene stand the things that are no part of it: the preset it came fro
 is between them, the bindings, what waits for a controller to be moved, whether the recorder runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..disk import Region
 from ..errors import ControlError, SepstreamError
 from . import scene as scenes
+from .history import History
 from .midi_bindings import Bindings, read_bindings
 from .presets import Preset, about
 from .scene import Scene
@@ -49,6 +50,7 @@ class Playing:
     glide: Glide | None = None
     learning: str = ""  # the control that waits for a controller
     recording: bool = False
+    history: History = field(default_factory=History)
 
 
 def begin(preset: Preset, name: str = "") -> Playing:
@@ -58,7 +60,7 @@ def begin(preset: Preset, name: str = "") -> Playing:
 
 def names(playing: Playing) -> tuple[str, ...]:
     """Of all controls that have a value."""
-    return (*scenes.names(playing.scene), *_OWN)
+    return (*scenes.names(playing.scene), *OWN)
 
 
 def told(playing: Playing) -> dict[str, Value]:
@@ -70,12 +72,12 @@ def get(playing: Playing, name: str) -> Value:
     """Raises ControlError for a control that is not there, or is an action that does not tell."""
     if name in told(playing):
         return told(playing)[name]
-    return _OWN[name](playing) if name in _OWN else scenes.get(playing.scene, name)
+    return OWN[name](playing) if name in OWN else scenes.get(playing.scene, name)
 
 
 def canonical(playing: Playing, name: str) -> str:
     """With places turned into names."""
-    return name if name in _OWN else scenes.canonical(playing.scene, name)
+    return name if name in OWN else scenes.canonical(playing.scene, name)
 
 
 def get_unit(playing: Playing, name: str) -> float:
@@ -85,15 +87,36 @@ def get_unit(playing: Playing, name: str) -> float:
 
 def put(playing: Playing, change: Change, now: float, load: Load) -> Playing:
     """What ``change`` makes of it; numbers beyond their range go as far as they can. Raises SepstreamError."""
+    return _noted(playing, _put(playing, change, now, load), canonical(playing, change.name), now)
+
+
+def put_region(playing: Playing, name: str, region: Region, now: float) -> Playing:
+    """A region as a whole. Raises SepstreamError."""
+    after = _edited(playing, lambda scene: scenes.put_region(scene, name, region))
+    return _noted(playing, after, f"region/{name}", now)
+
+
+def as_one(before: Playing, after: Playing, what: str, now: float) -> Playing:
+    """``after``, as one step of undo away from ``before``, however many changes led there."""
+    if len(after.history.past) <= len(before.history.past):  # nothing, or undo itself
+        return after
+    return replace(after, history=before.history.noted(before.scene, what, now))
+
+
+def _noted(before: Playing, after: Playing, what: str, now: float) -> Playing:
+    """Another scene can be taken back, and so can one that is on its way."""
+    leaves = after.scene != before.scene or (after.glide is not None and after.glide is not before.glide)
+    if not leaves or after.history is not before.history:
+        return after
+    return replace(after, history=before.history.noted(before.scene, what, now))
+
+
+def _put(playing: Playing, change: Change, now: float, load: Load) -> Playing:
     action = _ACTIONS.get(change.name)
     if action is None:
         return _edited(playing, lambda scene: scenes.put(scene, change, clamp=True))
     value = find(change.name).accept(change.value, clamp=True, name=change.name)
     return action(playing, value, now, load)
-
-
-def put_region(playing: Playing, name: str, region: Region) -> Playing:
-    return _edited(playing, lambda scene: scenes.put_region(scene, name, region))
 
 
 def _edited(playing: Playing, edit: Callable[[Scene], Scene]) -> Playing:
@@ -172,10 +195,31 @@ def _panic(playing: Playing, value: Value, _now: float, _load: Load) -> Playing:
     return _at_rest(playing, playing.home) if value else playing
 
 
-_OWN: dict[str, Callable[[Playing], Value]] = {
+def _step(way: Callable[[History, Scene], tuple[Scene, History]]) -> Callable[[Playing, Value, float, Load], Playing]:
+    def act(playing: Playing, value: Value, _now: float, _load: Load) -> Playing:
+        if not value:
+            return playing
+        scene, history = way(playing.history, playing.scene)
+        return replace(_at_rest(playing, scene), history=history)
+
+    return act
+
+
+def _edit(edit: Callable[[Scene, str], Scene]) -> Callable[[Playing, Value, float, Load], Playing]:
+    """What only makes sense for the scene that plays, and not for the ends of a morph."""
+
+    def act(playing: Playing, value: Value, _now: float, _load: Load) -> Playing:
+        return replace(playing, scene=edit(playing.scene, str(value)), glide=None)
+
+    return act
+
+
+OWN: Mapping[str, Callable[[Playing], Value]] = {  # controls that are no part of a scene, and have a value
     "morph": lambda playing: playing.morph,
     "morph/seconds": lambda playing: playing.seconds,
     "record": lambda playing: playing.recording,
+    "undo": lambda _: False,
+    "redo": lambda _: False,
     "panic": lambda _: False,
 }
 _ACTIONS: dict[str, Callable[[Playing, Value, float, Load], Playing]] = {
@@ -187,5 +231,11 @@ _ACTIONS: dict[str, Callable[[Playing, Value, float, Load], Playing]] = {
     "morph/seconds": lambda playing, value, _now, _load: replace(playing, seconds=float(value)),  # type: ignore[arg-type]
     "learn": _learn,
     "record": lambda playing, value, _now, _load: replace(playing, recording=bool(value)),
+    "add/bus": _edit(scenes.add_bus),
+    "rename/bus": _edit(scenes.rename_bus),
+    "remove/bus": _edit(scenes.remove_bus),
+    "remove/region": _edit(scenes.remove_region),
+    "undo": _step(History.back),
+    "redo": _step(History.forth),
     "panic": _panic,
 }

@@ -137,7 +137,7 @@ def dump(scene: Scene, midi: Mapping[str, Any] | None = None) -> str:
         strip = _settings(selection.residual)
         parts.append(_section("[residual]", strip) if strip else "residual = true\n")
     parts += [_section(f"[buses.{_key(b.name)}]", {"select": str(b.expression)} | _settings(b)) for b in selection.buses]
-    parts += [_section(f"[regions.{_key(name)}]", {region.call: _shape(region)}) for name, region in selection.regions]
+    parts += [_section(f"[regions.{_key(name)}]", {region.call: shape(region)}) for name, region in selection.regions]
     for target, weights in groupby(selection.conditions, key=lambda weight: weight.target):
         parts.append(_section(f"[conditions.{_key(target)}]", {weight.name: weight.value for weight in weights}))
     if live := _settings(scene):
@@ -153,7 +153,7 @@ def _settings(value: Strip | Scene) -> dict[str, Any]:
     return {name: getattr(value, name) for name, default in defaults.items() if getattr(value, name) != default}
 
 
-def _shape(region: Region) -> dict[str, Any]:
+def shape(region: Region) -> dict[str, Any]:
     """Its parameters by name, an edge that is hard left out."""
     values = {key: getattr(region, key) for key in region.parameters()}
     return values | ({"soft": region.soft} if region.soft else {})

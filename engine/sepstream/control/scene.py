@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ..disk import RIM, Annulus, Certain, Disc, Lasso, Region
 from ..errors import ControlError, ExpressionError, nearest
-from ..expression import parse, quoted
-from ..selection import RESIDUAL, Bus, Selection, Strip, Weight
+from ..expression import parse, quoted, without_region
+from ..selection import RESIDUAL, Bus, Selection, Strip, Weight, read_bus
 from .table import CONDITION, TABLE, Change, Control, Value, find
 
 F32 = NDArray[np.float32]
@@ -112,6 +112,55 @@ def put_region(scene: Scene, name: str, region: Region) -> Scene:
     regions = dict(scene.selection.regions) | {name: region}
     with _about(f"region {quoted(name)}"):
         return replace(scene, selection=replace(scene.selection, regions=tuple(regions.items())))
+
+
+def add_bus(scene: Scene, text: str) -> Scene:
+    """One more bus, as the last: NAME=EXPRESSION, or residual. Raises ControlError."""
+    selection = scene.selection
+    with _about("add/bus"):
+        if text.strip() == RESIDUAL:
+            if selection.residual is not None:
+                raise ControlError("add/bus residual: the scene has it already")
+            return replace(scene, selection=replace(selection, residual=Strip()))
+        return replace(scene, selection=replace(selection, buses=(*selection.buses, read_bus(text))))
+
+
+def rename_bus(scene: Scene, text: str) -> Scene:
+    """OLD=NEW. Raises ControlError."""
+    old, equals, new = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise ControlError(f"rename/bus {quoted(text)} has no '='; expected OLD=NEW")
+    old = _place("bus", old, scene.selection.names)
+    if old == RESIDUAL:
+        raise ControlError("rename/bus: the residual keeps its name")
+    with _about("rename/bus"):
+        buses = tuple(replace(bus, name=new) if bus.name == old else bus for bus in scene.selection.buses)
+        return replace(scene, selection=replace(scene.selection, buses=buses))
+
+
+def remove_bus(scene: Scene, name: str) -> Scene:
+    """Raises ControlError, also for the last one."""
+    name, selection = _place("bus", name, scene.selection.names), scene.selection
+    if name == RESIDUAL:
+        return replace(scene, selection=replace(selection, residual=None))
+    buses = tuple(bus for bus in selection.buses if bus.name != name)
+    if not buses:
+        raise ControlError(f"remove/bus {name}: a scene has one bus at least; add another one first")
+    return replace(scene, selection=replace(selection, buses=buses))
+
+
+def remove_region(scene: Scene, name: str) -> Scene:
+    """The buses that took it go on with what else they take. Raises ControlError for a bus that takes nothing else."""
+    selection = scene.selection
+    name = _place("region", name, tuple(dict(selection.regions)))
+    buses = []
+    for bus in selection.buses:
+        rest = without_region(bus.expression, name)
+        if rest is None:
+            raise ControlError(f"remove/region {name}: bus '{bus.name}' takes nothing else; remove the bus, or give it something")
+        buses.append(replace(bus, expression=rest) if rest != bus.expression else bus)
+    regions = tuple((known, region) for known, region in selection.regions if known != name)
+    return replace(scene, selection=replace(selection, buses=tuple(buses), regions=regions))
 
 
 def _split(scene: Scene, name: str) -> tuple[str, str, str]:

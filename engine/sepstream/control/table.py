@@ -221,6 +221,10 @@ TABLE: tuple[Control, ...] = (
     _region("high", "greatest certainty", default=1.0),
     _region("soft", "width of the edge, hyperbolic", curve="log", travel=(0.0, 2.0)),
     Control(CONDITION, "of the class, in what a conditioned model is asked for as the target", ramp_ms=RAMP_MS),
+    Control("add/bus", "one more bus: NAME=EXPRESSION; residual: what the others leave", **_ACTION),
+    Control("rename/bus", "OLD=NEW", **_ACTION),
+    Control("remove/bus", "take this bus away", **_ACTION),
+    Control("remove/region", "take this region away, also from the buses that have more than it", **_ACTION),
     Control("morph", "from preset A to preset B"),
     Control("morph/seconds", "that preset/morph takes", unit="s", high=600.0, default=5.0, curve="log"),
     Control("preset/load", "play this preset", **_ACTION),
@@ -230,6 +234,8 @@ TABLE: tuple[Control, ...] = (
     Control("preset/morph", "to this preset, in morph/seconds", **_ACTION),
     Control("learn", "bind what moves next on a MIDI controller to the control of this name; no name: stop", **_ACTION),
     Control("record", "write the input and the buses to disk", **_SWITCH),
+    Control("undo", "switched on: take back the last change of the scene", **_SWITCH),
+    Control("redo", "switched on: what undo took back", **_SWITCH),
     Control("panic", "switched on: everything back to where the preset had it", **_SWITCH),
 )
 _ROWS = {row.name: row for row in TABLE}
