@@ -198,16 +198,17 @@ def test_a_rectangle_on_the_spectrogram_highlights_on_the_disk_and_is_all_that_i
 
 
 def test_a_lasso_on_the_spectrogram_and_one_on_the_disk_act_together(shown: chromium.Shown) -> None:
+    taken = "sepstream.masks.filter((m) => m).length"
     shown.page.click("#tools label:has-text('Lasso')")
     shown.drag("#filegram", (0.2, 0.2), (0.6, 0.3), (0.5, 0.9), (0.2, 0.7))
+    shown.until("sepstream.now.patch && sepstream.masks && sepstream.masks.some((m) => m === 0)")
+    of_one = shown(taken)
     shown.page.click("#shapes label:has-text('lasso')")
     shown.drag("#box .pen", (0.5, 0.3), (0.8, 0.5), (0.5, 0.7), (0.4, 0.5))
-    shown.until("sepstream.expression() === 'region(1)' && sepstream.now.patch")
-    both = shown.until  # the masks follow
-    both("sepstream.masks && sepstream.masks.some((m) => m)")
-    few = shown("sepstream.masks.filter((m) => m).length")
+    shown.until(f"sepstream.expression() === 'region(1)' && {taken} > 0 && {taken} < {of_one}")
+    of_both = shown(taken)
     shown.page.click("#clear")
-    both(f"sepstream.now.patch === null && sepstream.masks.filter((m) => m).length > {few}")
+    shown.until(f"sepstream.now.patch === null && {taken} > {of_both}")
 
 
 def test_unions_intersections_certainty_and_the_rest_are_said_in_the_language_of_buses(shown: chromium.Shown) -> None:
