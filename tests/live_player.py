@@ -30,8 +30,8 @@ import soundfile
 from sepstream import board as b
 from sepstream.board import Board
 
-FRAMES = 1 << 23  # of tape: three minutes
-CYCLES = 1 << 18
+FRAMES = 1 << 23  # of tape, a loop of three minutes
+CYCLES = 1 << 18  # of the log, a loop too
 HOLD_S = 4.0  # the server gives a client five
 LOUD = 0.5  # of all signals
 
@@ -40,7 +40,7 @@ LOG = ("frame", "mail", "late", "delay", "steady")  # of each block: where it be
 
 
 class Tape:
-    """What was heard, by frames of the server since ``base``; the one side writes, the other reads."""
+    """What was heard, by frames of the server since ``base``, modulo FRAMES; the one side writes, the other reads."""
 
     def __init__(self, folder: Path, inputs: int, outputs: int, create: bool = False) -> None:
         mode, lanes = "w+" if create else "r", outputs + inputs
@@ -116,9 +116,9 @@ class Player:
 
     def _note(self, start: int) -> None:
         state, row = self.tape.state, int(self.tape.state[4])
-        if self.board is not None and row < CYCLES:
+        if self.board is not None:
             words, steady = self.board.words, self.board.floats[b.FADES_AT] == 1.0
-            self.tape.log[row] = start, words[b.MAIL], words[b.LATE_BLOCKS], words[b.DELAY_NOW], steady
+            self.tape.log[row % CYCLES] = start, words[b.MAIL], words[b.LATE_BLOCKS], words[b.DELAY_NOW], steady
             state[4] = row + 1
 
     def _record(self, frames: int) -> None:
@@ -128,10 +128,10 @@ class Player:
         at = start - int(state[0])
         if start != state[1]:
             state[2], state[6] = state[2] + 1, start
-        if at + frames <= FRAMES:
-            for k, port in enumerate(self._hear):
-                self.tape.sound[at : at + frames, k] = port.get_array()
-            state[1] = start + frames
+        places = (at + np.arange(frames)) % FRAMES
+        for k, port in enumerate(self._hear):
+            self.tape.sound[places, k] = port.get_array()
+        state[1] = start + frames
 
     def obey(self, line: str) -> None:
         match line.split():

@@ -26,7 +26,7 @@ import pytest
 
 import jack_server
 from jack_server import Child, Server, wait_until
-from live_player import LOG, Tape
+from live_player import CYCLES, FRAMES, LOG, Tape
 from sepstream import board as b
 from sepstream.board import Board
 from sepstream.control import osc
@@ -196,8 +196,10 @@ class Rig:
 
     def heard(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
         """(frames, outputs) of sep-live and (frames, inputs) of what it was fed ``delay`` frames before."""
+        assert self.now - FRAMES < start - self.delay - self.device, "that is no longer on the tape"
         at, outputs = np.arange(start, end) - int(self.tape.state[0]), self.tape.outputs
-        return self.tape.sound[at, :outputs], self.tape.sound[at - self.delay - self.device, outputs:]
+        fed = (at - self.delay - self.device) % FRAMES
+        return self.tape.sound[at % FRAMES, :outputs], self.tape.sound[fed, outputs:]
 
     def gains(self, start: int, end: int, output: int = 0, channel: int | None = None) -> np.ndarray:
         """(frames,) what was played of what was fed, for signals that are never near zero."""
@@ -280,12 +282,13 @@ class Rig:
 
     def posted(self, mail: int) -> int:
         """The frame before which the message after number ``mail`` was on the board."""
-        self.wait(lambda: self._log("mail")[-1] > mail, "a scene")
+        self.wait(lambda: max(self._log("mail"), default=0) > mail, "a scene")
         assert self.tape.state[3] == 0, "the sound card waited for too long"
         return int(self._log("frame")[np.argmax(self._log("mail") > mail)])
 
     def _log(self, name: str) -> np.ndarray:
-        return self.tape.log[: self.tape.state[4], LOG.index(name)]
+        rows, column = int(self.tape.state[4]), self.tape.log[:, LOG.index(name)]
+        return column[:rows] if rows <= CYCLES else np.roll(column, -(rows % CYCLES))
 
     def late(self, start: int, end: int) -> int:
         """Blocks that were late in these frames."""

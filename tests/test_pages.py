@@ -1,7 +1,7 @@
 """The live page in Chromium: drawn on, played, reloaded, left alone by its server; looked at in four widths.
 
-Most of it plays a host without an audio process (page_stage.py); one test hears it, through a JACK server. Screenshots go to
-SEPSTREAM_SHOTS, or to pytest's folder.
+It plays a host without an audio process (page_stage.py); test_pages_live.py hears it. Screenshots go to SEPSTREAM_SHOTS, or to
+pytest's folder.
 """
 
 import os
@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import live_rig
 import page_stage
 from jack_server import lacking
-from page_client import Page as Raw
 from page_stage import Stage
 from sepstream import disk
 from sepstream.control import osc
@@ -248,36 +246,3 @@ OVERLAPS = """() => {
 }"""
 SMALL = """() => [...document.querySelectorAll('body *')].filter((each) => each.checkVisibility() && each.textContent.trim()
   && !each.children.length && parseFloat(getComputedStyle(each).fontSize) < 11).map((each) => each.outerHTML.slice(0, 80))"""
-
-
-def test_a_region_drawn_on_the_page_is_heard(chromium: Any) -> None:
-    """What it takes is computed once more in float64, from what the model sees; here it takes all of the disk, or nothing."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    preset = '[buses.whole]\nselect = "region(all)"\n[regions.all]\ncertain = {low = 0.0, high = 1.0}\n'
-    with live_rig.stage("--surface", address, preset=preset) as rig:
-        rig.feed("bright")
-        rig.run(24000)
-        rig.assert_unity(rig.now - 12000, rig.now)
-        with Raw(f"http://{address}/") as raw, opened(chromium, f"http://{address}/") as page:
-            raw.begin()
-            late = rig.telemetry.late_blocks
-            mail = int(rig.board.words[live_rig.b.MAIL])
-            page.locator("[data-control='bus/whole/gain_db']").focus()
-            page.keyboard.press("PageDown")
-            until(page, "sepstream.values['bus/whole/gain_db'] < -0.5")
-            rig.wait(lambda: rig.board.words[live_rig.b.MAIL] > mail, "a scene")
-            rig.settle()
-            start = rig.run(rig.delay + 4 * live_rig.RAMP + 4096)
-            gain_db = page.evaluate("sepstream.values['bus/whole/gain_db']")
-            played = rig.gains(start - 2000, start)
-            np.testing.assert_allclose(played, 10 ** (gain_db / 20), rtol=2e-3)
-            mail = int(rig.board.words[live_rig.b.MAIL])
-            assert raw.do(("region/all", {"certain": {"low": 1.0, "high": 1.0}}), ("bus/whole/select", "region(all) - mix")) == ""
-            until(page, "sepstream.values['bus/whole/select'] === 'region(all) - mix'")
-            rig.wait(lambda: rig.board.words[live_rig.b.MAIL] > mail, "a scene")
-            rig.settle()
-            start = rig.run(rig.delay + 4 * live_rig.RAMP + 8192)
-            assert np.abs(rig.heard(start - 2000, start)[0]).max() < 1e-6
-            assert rig.telemetry.late_blocks == late
