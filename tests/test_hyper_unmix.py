@@ -228,7 +228,7 @@ def test_a_window_is_shown_with_its_parts(window: Made, capsys: Capture) -> None
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"lookahead_hops": 12}, "(12 or more frames, 257 band bins): the context of a window"),
+        ({"lookahead_hops": 12}, "(12 or more frames, 257): the context of a window"),
         ({"kind": "step", "lookahead_hops": 5}, "rising numbers up to 4096, the first 1"),
         ({"lookahead_hops": 5, "band": BandSpec(200, 0, 200)}, "inputs[0].shape"),
     ],

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sepstream.errors import DataError
 from sepstream.pipeline import Pipeline
 from sepstream.selection import Selection
 from sepstream_export.package import export
 from sepstream_training.hearing import Hearing
+from sepstream_training.models import Network
 from sepstream_training.recipe import Recipe, load_recipe
 from sepstream_training.separation import Separation
 from training_runs import SHORT, run
@@ -20,19 +21,17 @@ from training_runs import SHORT, run
 BANDS = "bands: [[10, 3], [6, 8], [5, 18], [3, 58]], width: 6, units: 5, blocks: 1"
 
 
-class Decided(nn.Module):
+class Decided(Network):
     """A network that has decided before it hears: on frame ``t`` what ``logits`` (B, T, K, bins) say, ``late`` frames later."""
 
     def __init__(self, logits: Tensor, late: int) -> None:
         super().__init__()
+        self.head, self.bins, self.dilation = None, logits.shape[-1], 1
         self.logits = torch.cat([1e3 * torch.randn_like(logits[:, :late]), logits], dim=1)
 
     def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
         found = self.logits[:, : magnitude.shape[1]]
-        return found, found[:, :, :2]
-
-    def decided(self, embedding: Tensor) -> None:
-        """Nothing beside its logits."""
+        return found, found[:, :, :0]
 
 
 def recipe_of(hops: int, dilation: int, *overrides: str) -> Recipe:

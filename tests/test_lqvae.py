@@ -444,7 +444,7 @@ def settle(tree: dict) -> None:
         ("latent.fade_codes", 1, "latent.fade_codes is 1; expected whole hops of 512 samples"),
         ("latent.margin_codes", 1, "graphs[0].inputs shapes"),
         ("latent.sampling.top_p", 0.0, "top_p is 0.0"),
-        ("latent.sampling.likelihood", "guess", "likelihood is 'guess'; known: gaussian, counts"),
+        ("latent.sampling.likelihood", "guess", "likelihood is 'guess'; did you mean 'gaussian'? known: gaussian, counts"),
         ("graphs.3.states", [], "graphs[3].states is ()"),
         ("graphs.1.hops", 3, "graphs[1].hops is 3"),
         ("classes.0.parent", "drums", "parents before leaves"),

@@ -749,7 +749,8 @@ def _check_graphs(bundle: Bundle) -> None:
             if (mine := [tensor.shape for tensor in spec.states_in]) != shapes:
                 raise fault("states shapes", mine, f"{shapes} as in graphs[0]")
     if bundle.kind == "window" and not _is_context(shapes, bundle):
-        expected = f"one, ({bundle.lookahead_hops} or more frames of {_frame(bundle)[1]}): the context of a window"
+        frame = ", ".join(map(str, _frame(bundle)[0]))
+        expected = f"one, ({bundle.lookahead_hops} or more frames, {frame}): the context of a window"
         raise fault("graphs[0].states shapes", shapes, expected)
 
 

@@ -56,7 +56,7 @@ def start_from(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
     _fill(module, {**new, **state["state_dict"]}, checkpoint)
     if new:
         names = shorten(", ".join(name.removeprefix("network.") for name in new), 400)
-        log.info("not in '%s', so they start as they are made: %s", checkpoint, names)
+        log.info("not in '%s', so they start as they are made: %d tensors, %s", checkpoint, len(new), names)
 
 
 def start_partly(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
