@@ -21,7 +21,7 @@ from sepstream_training.reference_weak import import_reference, is_reference
 from sepstream_training.train import load_network
 
 F32 = NDArray[np.float32]
-ORACLE = Path("/work/shared/oracles/weak_oracle.npz")
+ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "weak_oracle.npz"
 LATE = 6  # frames that the networks of the oracle hear ahead
 SAME = 1e-5
 

@@ -18,7 +18,7 @@ from sepstream_training.models.pcen import BLOCK, Pcen
 
 F64 = NDArray[np.float64]
 
-ORACLE = Path("/work/shared/oracles/weak_oracle.npz")
+ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "weak_oracle.npz"
 BINS, BIN_HZ, BANDS = 129, 62.5, 12
 SMALL = {"bins": BINS, "bin_hz": BIN_HZ, "bands": BANDS, "channels": [4, 3]}
 LIVE: dict[str, dict[str, Any]] = {  # forms that stream

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sepstream.errors import DataError
 from sepstream_training.models.pooling import HEADS, RankPooling, Rescaled, build_head
 
-ORACLE = Path("/work/shared/oracles/weak_oracle.npz")
+ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "weak_oracle.npz"
 BANDS, FRAMES, CLASSES = 8, 15, 3
 OPTIONS: dict[str, dict[str, Any]] = {  # of every kind of head; the same kind in its forms
     "max": {},

@@ -2,11 +2,13 @@
 
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +36,7 @@ def test_a_command_of_the_readme_runs(command: str, workplace: Path) -> None:
     """In order, in one folder: later commands use what earlier ones made."""
     name, *arguments = shlex.split(command)
     with sound_card(name) as settings:
-        done = run(name, arguments, workplace, settings)
+        done = (look if name == "sep-explore" else run)(name, arguments, workplace, settings)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
 
@@ -49,17 +51,35 @@ def sound_card(command: str) -> Iterator[dict[str, str]]:
         yield jack_server.environment(server.name)
 
 
+def look(name: str, arguments: list[str], workplace: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    """A page that is open until Ctrl-C, in no browser here."""
+    program = subprocess.Popen([*line(name, arguments), "--no-browser", "--port", "0"], **place(workplace, settings))
+    try:
+        assert program.stdout is not None
+        assert program.stdout.readline().startswith("http://127.0.0.1:")
+    finally:
+        program.send_signal(signal.SIGINT)
+        said, complained = program.communicate(timeout=600)
+    return subprocess.CompletedProcess(name, program.returncode, said, complained)
+
+
 def run(name: str, arguments: list[str], workplace: Path, settings: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """What plays until it is stopped, plays for two seconds."""
     endless = name == "sep-live" and "--list" not in arguments
+    command = [*line(name, arguments), *["--duration", "2"] * endless]
+    return subprocess.run(command, timeout=600, check=False, **place(workplace, settings))
+
+
+def line(name: str, arguments: list[str]) -> list[str]:
     module, function = ENTRIES[name].split(":")
-    code = f"import sys; from {module} import {function}; sys.exit({function}(sys.argv[1:]))"
+    return [sys.executable, "-c", f"import sys; from {module} import {function}; sys.exit({function}(sys.argv[1:]))", *arguments]
+
+
+def place(workplace: Path, settings: dict[str, str]) -> dict[str, Any]:
+    """Where and how a command runs, and that it is listened to."""
     path = ":".join(str(ROOT / room) for room in ("engine", "training", "export"))
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments, *["--duration", "2"] * endless],
-        cwd=workplace, capture_output=True, text=True, timeout=600, check=False,
-        env=settings | {"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "HOME": str(Path.home())},
-    )  # fmt: skip
+    own = {"PYTHONPATH": path, "PATH": "/usr/bin:/bin", "HOME": str(Path.home()), "PYTHONUNBUFFERED": "1"}
+    return {"cwd": workplace, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": settings | own}
 
 
 def test_the_first_code_comes_before_line_21() -> None:

@@ -28,7 +28,7 @@ from training_runs import Capture, log, read
 
 F64 = NDArray[np.float64]
 
-ORACLE = Path("/work/shared/oracles/weak_oracle.npz")
+ORACLE = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "weak_oracle.npz"
 RATE_HZ = 8000
 CLASSES = ("low", "high", "click")
 SMALL = [

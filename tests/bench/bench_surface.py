@@ -5,8 +5,8 @@
 Asks as a page does, over HTTP, a server on a thread of this process. ``ms`` is the clock, from the release of the hand to the
 bytes of the answer, p50 and p95; ``cpu_ms`` the processor's time for one, which others that use the machine do not change.
 ``heard`` is the first quarter of a second of the selected sound; ``seen`` the mask of every bin on the screen (a drag asks
-for that again and again); ``counted`` the statistics. Prints one JSON line. The reference's figures are those measured in
-the facts about it (an 8-second clip, two cores; hyper_unmix.md, section 4).
+for that again and again); ``counted`` the statistics. Prints one JSON line. The reference's figures are those
+of hyper-unmix's own interface with an 8-second clip on two cores.
 """
 
 import argparse
