@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -23,3 +24,11 @@ def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 # A shell's background job ignores Ctrl-C and hands that down; the tests that interrupt a process need it as in the foreground.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    import chromium  # noqa: PLC0415 - most tests need none
+
+    with chromium.browser() as found:
+        yield found

@@ -5,11 +5,9 @@ pytest's folder.
 """
 
 import os
-import shutil
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +15,13 @@ import numpy as np
 import pytest
 
 import page_stage
-from jack_server import lacking
+from jack_server import wait_until
+from live_page import drag, draw, known, opened, until
 from page_stage import Stage
 from sepstream import disk
 from sepstream.control import osc
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update "
-    "--disable-sync"
-).split()
-WAIT_MS = 120_000.0  # on a machine that has other things to do
 WIDTHS = {360: 740, 800: 1100, 1440: 900, 2560: 1440}
-RADIUS = 0.48  # of the disk, in widths of its canvas
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    if not shutil.which(CHROMIUM):
-        lacking("apt-get install chromium")
-    sync = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    with sync.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -50,55 +31,12 @@ def stage(tmp_path: Path, monkeypatch: Any) -> Iterator[Stage]:
         yield stage
 
 
-@contextmanager
-def opened(chromium: Any, url: str, width: int = 1280, height: int = 800, **settings: Any) -> Iterator[Any]:
-    """A page that knows everything, and at the end has complained of nothing. Playwright waits by evaluating texts, which the
-    page itself forbids (test_surface.py looks at that), so it goes round it."""
-    context = chromium.new_context(viewport={"width": width, "height": height}, bypass_csp=True, **settings)
-    context.set_default_timeout(WAIT_MS)
-    page, wrong = context.new_page(), []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.goto(url)
-    known(page)
-    yield page
-    context.close()
-    assert not wrong
-
-
-def known(page: Any) -> None:
-    until(page, "window.sepstream?.line.ready && document.querySelector('#veil').hidden && sepstream.values.buses")
-
-
-def until(page: Any, condition: str, argument: Any = None) -> None:
-    page.wait_for_function(condition, arg=argument, polling=100, timeout=WAIT_MS)
-
-
-def draw(page: Any, tool: str, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """With a tool, from one point of the disk to another."""
-    page.click(f"[data-tool={tool}]")
-    drag(page, start, end)
-
-
-def drag(page: Any, start: tuple[float, float], end: tuple[float, float]) -> None:
-    page.locator("#disk").scroll_into_view_if_needed()
-    page.mouse.move(*place(page, start))
-    page.mouse.down()
-    page.mouse.move(*place(page, end), steps=4)
-    page.mouse.up()
-
-
-def place(page: Any, point: tuple[float, float]) -> tuple[float, float]:
-    box = page.locator("#disk .pen").bounding_box()
-    middle, radius = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2), RADIUS * box["width"]
-    return middle[0] + radius * point[0], middle[1] - radius * point[1]
-
-
 def regions(stage: Stage) -> dict[str, Any]:
     return dict(stage.playing.scene.selection.regions)
 
 
-def test_a_region_is_drawn_moved_scaled_and_taken_back(chromium: Any, stage: Stage) -> None:
-    with opened(chromium, stage.url) as page:
+def test_a_region_is_drawn_moved_scaled_and_taken_back(browser: Any, stage: Stage) -> None:
+    with opened(browser, stage.url) as page:
         draw(page, "disc", (0.3, 0.3), (0.5, 0.3))
         until(page, "sepstream.values.buses.includes('region1') && sepstream.view.chosen === '1'")
         disc = regions(stage)["1"]
@@ -118,12 +56,11 @@ def test_a_region_is_drawn_moved_scaled_and_taken_back(chromium: Any, stage: Sta
         draw(page, "lasso", (-0.5, -0.5), (-0.1, -0.6))
         draw(page, "half", (0.5, -0.5), (0.7, -0.7))
         until(page, "Object.keys(sepstream.values.regions).length >= 2")
-        shapes = {type(region) for region in regions(stage).values()}
-        assert disk.HalfPlane in shapes
+        wait_until(lambda: disk.HalfPlane in map(type, regions(stage).values()), "the half plane")
 
 
-def test_faders_switches_and_names_play_the_table(chromium: Any, stage: Stage) -> None:
-    with opened(chromium, stage.url) as page:
+def test_faders_switches_and_names_play_the_table(browser: Any, stage: Stage) -> None:
+    with opened(browser, stage.url) as page:
         bus = stage.playing.scene.selection.names[0]
         fader = page.locator(f"[data-control='bus/{bus}/gain_db']")
         fader.focus()
@@ -132,7 +69,7 @@ def test_faders_switches_and_names_play_the_table(chromium: Any, stage: Stage) -
         assert "dB" in fader.get_attribute("aria-valuetext") and f"OSC /bus/{bus}/gain_db" in fader.get_attribute("title")
         page.click(f"[data-control='bus/{bus}/mute']")
         until(page, "bus => sepstream.values[`bus/${bus}/mute`]", bus)
-        assert stage.playing.scene.selection.buses[0].mute
+        wait_until(lambda: stage.playing.scene.selection.buses[0].mute, "the mute")  # the page shows it before it is done
         page.click(f".strip[data-bus={bus}] .name")
         select = page.locator(f"[data-control='bus/{bus}/select']")
         select.fill("nobody")
@@ -146,8 +83,8 @@ def test_faders_switches_and_names_play_the_table(chromium: Any, stage: Stage) -
         until(page, "sepstream.values.buses.includes('mix')")
 
 
-def test_two_pages_in_step_and_a_reload_that_finds_everything(chromium: Any, stage: Stage) -> None:
-    with opened(chromium, stage.url) as one, opened(chromium, stage.url) as two:
+def test_two_pages_in_step_and_a_reload_that_finds_everything(browser: Any, stage: Stage) -> None:
+    with opened(browser, stage.url) as one, opened(browser, stage.url) as two:
         draw(one, "ellipse", (0.0, 0.0), (0.3, 0.2))
         until(two, "Object.keys(sepstream.values.regions).length === 1 && sepstream.view.regions['1'].ellipse")
         two.locator("[data-control='master/gain_db']").focus()
@@ -159,9 +96,9 @@ def test_two_pages_in_step_and_a_reload_that_finds_everything(chromium: Any, sta
         assert one.evaluate("sepstream.values") == before == two.evaluate("sepstream.values")
 
 
-def test_a_control_is_learnt_while_another_program_moves_it(chromium: Any, stage: Stage) -> None:
+def test_a_control_is_learnt_while_another_program_moves_it(browser: Any, stage: Stage) -> None:
     """The click asks to learn; what is learnt is told by whoever hears MIDI (test_midi_ports.py); OSC moves the fader here."""
-    with opened(chromium, stage.url) as page:
+    with opened(browser, stage.url) as page:
         bus = stage.playing.scene.selection.names[0]
         page.click("#learn")
         page.click(f"[data-control='bus/{bus}/pan']")
@@ -176,12 +113,12 @@ def test_a_control_is_learnt_while_another_program_moves_it(chromium: Any, stage
         assert fader.get_attribute("aria-valuetext") == "-12.0 dB"
 
 
-def test_a_lost_server_is_said_and_found_again(chromium: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_lost_server_is_said_and_found_again(browser: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path / "presets"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    with page_stage.stage(tmp_path, model="disk-live", surface=address) as first, opened(chromium, first.url) as page:
+    with page_stage.stage(tmp_path, model="disk-live", surface=address) as first, opened(browser, first.url) as page:
         first.close()
         page.wait_for_selector("#veil:not([hidden])")
         with page_stage.stage(tmp_path, model="disk-live", surface=address) as second:
@@ -191,20 +128,20 @@ def test_a_lost_server_is_said_and_found_again(chromium: Any, tmp_path: Path, mo
             assert "mix" in second.playing.scene.selection.names
 
 
-def test_the_token_of_the_address_opens_the_page(chromium: Any, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_token_of_the_address_opens_the_page(browser: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv("SEPSTREAM_PRESETS", str(tmp_path / "presets"))
     with page_stage.stage(tmp_path, model="disk-live", token="secret") as stage:
-        with opened(chromium, f"{stage.url}#secret") as page:
+        with opened(browser, f"{stage.url}#secret") as page:
             page.reload()
             known(page)
-        page = chromium.new_page(bypass_csp=True)
+        page = browser.new_page(bypass_csp=True)
         page.goto(f"{stage.url}#wrong")
         until(page, "document.querySelector('#veil-text').textContent.includes('wrong token')")
         page.close()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_nothing_is_cut_and_nothing_overlaps(chromium: Any, stage: Stage, tmp_path: Path, width: int) -> None:
+def test_nothing_is_cut_and_nothing_overlaps(browser: Any, stage: Stage, tmp_path: Path, width: int) -> None:
     over = threading.Event()
 
     def paint() -> None:
@@ -217,7 +154,7 @@ def test_nothing_is_cut_and_nothing_overlaps(chromium: Any, stage: Stage, tmp_pa
     painter.start()
     try:
         touch = width < 1000
-        with opened(chromium, stage.url, width, WIDTHS[width], has_touch=touch) as page:
+        with opened(browser, stage.url, width, WIDTHS[width], has_touch=touch) as page:
             draw(page, "disc", (0.3, 0.3), (0.5, 0.3))
             until(page, "sepstream.values.buses.includes('region1') && sepstream.view.chosen === '1'")
             page.click(".strip[data-bus=region1] .name")

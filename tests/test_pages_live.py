@@ -16,14 +16,12 @@ import pytest
 import disk_model
 import live_rig
 import toy_bundle
+from live_page import draw, opened, until
 from live_rig import RAMP, START_S, Rig, decibels
 from page_client import Page as Raw
 from sepstream.contract import Bundle, read_bundle
 from sepstream.expression import parse
 from sepstream.selection import read_selection
-from test_pages import chromium, draw, opened, until
-
-__all__ = ["chromium"]  # a fixture
 
 SCENE = '[buses.whole]\nselect = "mix"\n'
 MEMORY_HOPS = 300  # the toy forgets: 0.9 ** 300
@@ -134,11 +132,11 @@ def error_db(show: Show, start: int, end: int, regions: dict[str, Any], expressi
 
 
 def test_a_region_drawn_on_the_page_is_what_is_heard_and_a_move_of_it_within_two_blocks(
-    chromium: Any, show: Show, rig: Rig
+    browser: Any, show: Show, rig: Rig
 ) -> None:
     rig.feed("tones")
     spec = show.bundle.stft
-    with opened(chromium, show.url) as page:
+    with opened(browser, show.url) as page:
         draw(page, "disc", (0.45, 0.0), (0.62, 0.1))
         until(page, "sepstream.values.buses.includes('region1')")
         page.click("[data-control='bus/whole/mute']")
@@ -159,9 +157,9 @@ def test_a_region_drawn_on_the_page_is_what_is_heard_and_a_move_of_it_within_two
     assert error_db(show, asked + late, asked + late + 3000, before, "region(1)") > -50, "the move is to be heard"
 
 
-def test_a_fader_learns_a_knob_of_another_process(chromium: Any, show: Show, rig: Rig) -> None:
+def test_a_fader_learns_a_knob_of_another_process(browser: Any, show: Show, rig: Rig) -> None:
     rig.feed("bright")
-    with opened(chromium, show.url) as page:
+    with opened(browser, show.url) as page:
         page.click("#learn")
         page.click("[data-control='bus/whole/pan']")
         until(page, "sepstream.values.learn === 'bus/whole/pan'")
@@ -177,10 +175,10 @@ def test_a_fader_learns_a_knob_of_another_process(chromium: Any, show: Show, rig
         assert decibels(np.abs(out[:, 0]).max()) < -100 and decibels(np.abs(out[:, 1] - fed[:, 1]).max()) < -100
 
 
-def test_ten_pages_and_one_that_floods_cost_the_sound_nothing(chromium: Any, show: Show, rig: Rig) -> None:
+def test_ten_pages_and_one_that_floods_cost_the_sound_nothing(browser: Any, show: Show, rig: Rig) -> None:
     start = rig.feed("music")
     with ExitStack() as stack:
-        stack.enter_context(opened(chromium, show.url))
+        stack.enter_context(opened(browser, show.url))
         pages = [stack.enter_context(Raw(show.url)).begin() for _ in range(PAGES)]
         for page in pages:
             page.say({"watch": {"meters": True, "points": True, "bus": "whole"}})
