@@ -1,10 +1,11 @@
 """What each part of the live model is worth: the same short run again and again, with one thing changed.
 
-    python tests/bench/bench_ablation.py FOLDER [--steps 200] [--only NAME ...] [KEY=VALUE ...]
+    python tests/bench/bench_ablation.py FOLDER [--steps 200] [--only NAME ...] [--reference] [KEY=VALUE ...]
 
 Every run begins anew from one seed, hears the same mixtures of FOLDER/{train,valid}, and is scored on the same 24. Prints one
 JSON line a run: mean SI-SDR improvement over the classes, SDR loss, parameters, seconds. Short runs tell what learns soon; what
-pays in the end may differ. training/RESULTS.md has a table of them.
+pays in the end may differ. ``--reference``: the six rows of the reference system's table of results, with a network of 2 x 128
+units in the place of 4 x 600. training/RESULTS.md has both tables.
 """
 
 import argparse
@@ -42,10 +43,12 @@ CHANGES: Mapping[str, list[str]] = {
         "model.options.bands=[[10, 1], [6, 2], [4, 4], [3, 16]]",
     ],
 }
+REFERENCE = ["", "_spectrogram", "_waveform", "_euclid", "_wide", "_euclid_wide"]
+SMALL = ["model.options.units=128", "model.options.layers=2", "train.rate=2e-3"]
 
 
-def run(name: str, overrides: list[str]) -> dict[str, object]:
-    recipe = load_recipe("live_small", overrides)
+def run(recipe_name: str, name: str, overrides: list[str]) -> dict[str, object]:
+    recipe = load_recipe(recipe_name, overrides)
     with tempfile.TemporaryDirectory(prefix="sepstream-bench-") as folder:
         start = time.monotonic()
         done = train(recipe, Path(folder) / "run", progress=False)
@@ -65,11 +68,15 @@ def main() -> None:
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--only", nargs="+", default=list(CHANGES), choices=list(CHANGES), metavar="NAME")
+    parser.add_argument("--reference", action="store_true")
     args = parser.parse_intermixed_args()
     length = [f"train.steps={args.steps}", f"train.validate_every={args.steps}", f"train.decay_steps={args.steps // 2}"]
-    for name in args.only:
-        given = [f"data.root={args.folder}", *SHORT, *length, *CHANGES[name], *args.overrides]
-        print(json.dumps(run(name, given)), flush=True)
+    common = [f"data.root={args.folder}", *SHORT, *length]
+    runs = [("live_small", name, CHANGES[name]) for name in args.only]
+    if args.reference:
+        runs = [(f"hyper_unmix{end}", f"hyper_unmix{end}", SMALL) for end in REFERENCE]
+    for recipe, name, changes in runs:
+        print(json.dumps(run(recipe, name, [*common, *changes, *args.overrides])), flush=True)
 
 
 if __name__ == "__main__":
