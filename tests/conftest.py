@@ -1,11 +1,15 @@
 """Set-up that every test shares."""
 
+import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import settings
+
+# Networks of tests are small: on a busy machine two threads wait for each other longer than they calculate.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Machines that run tests are busy and differ: no deadline, and the same examples everywhere.
 settings.register_profile("sepstream", deadline=None, max_examples=60, derandomize=True)
