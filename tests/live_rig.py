@@ -282,18 +282,21 @@ class Rig:
 
     def posted(self, mail: int) -> int:
         """The frame before which the message after number ``mail`` was on the board."""
-        self.wait(lambda: max(self._log("mail"), default=0) > mail, "a scene")
+        self.wait(lambda: max(self._log()["mail"], default=0) > mail, "a scene")
         assert self.tape.state[3] == 0, "the sound card waited for too long"
-        return int(self._log("frame")[np.argmax(self._log("mail") > mail)])
+        log = self._log()
+        return int(log["frame"][np.argmax(log["mail"] > mail)])
 
-    def _log(self, name: str) -> np.ndarray:
-        rows, column = int(self.tape.state[4]), self.tape.log[:, LOG.index(name)]
-        return column[:rows] if rows <= CYCLES else np.roll(column, -(rows % CYCLES))
+    def _log(self) -> dict[str, np.ndarray]:
+        """Its columns, of one moment: it grows meanwhile."""
+        rows = int(self.tape.state[4])
+        log = self.tape.log[:rows] if rows <= CYCLES else np.roll(self.tape.log, -(rows % CYCLES), axis=0)
+        return dict(zip(LOG, log.T, strict=True))
 
     def late(self, start: int, end: int) -> int:
         """Blocks that were late in these frames."""
-        frames, late = self._log("frame"), self._log("late")
-        inside = late[(frames >= start) & (frames <= end)]
+        log = self._log()
+        inside = log["late"][(log["frame"] >= start) & (log["frame"] <= end)]
         return int(inside[-1] - inside[0])
 
     def set(self, name: str, value: Any) -> None:

@@ -17,6 +17,7 @@ class Page:
         address = url.replace("http://", "ws://").rstrip("/") + "/socket"
         self._open = ExitStack()
         settings = {"proxy": None, "compression": None, "max_size": None, "ping_interval": None} | settings
+        settings["max_queue"] = None  # what is not heard does not stand in the way of a close
         self.socket: ClientConnection = self._open.enter_context(connect(address, **settings))
         self.state: dict[str, Any] = {}
         self.hello: dict[str, Any] = {}

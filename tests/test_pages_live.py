@@ -28,16 +28,14 @@ MEMORY_HOPS = 300  # the toy forgets: 0.9 ** 300
 BLOCK = 128  # of the sound card
 PAGES = 10
 FLOOD = """
-import sys, time
+import sys
 from websockets.sync.client import connect
 text = '{"do": [%s]}' % ", ".join(['["bus/whole/pan", 0.0]'] * 64)
 with connect(sys.argv[1], proxy=None, compression=None, ping_interval=None) as socket:
     print("ready", flush=True)
-    end = time.monotonic() + 4.0
-    while time.monotonic() < end:
+    while True:
         socket.send(text)
         socket.send("{" * 1000)
-print("sent", flush=True)
 """
 
 
@@ -189,7 +187,6 @@ def test_ten_pages_and_one_that_floods_cost_the_sound_nothing(browser: Any, show
         for page in pages:
             while not page.frames:
                 page.hear()
-        flood.process.wait(START_S)
     rig.ping()
     rig.run(rig.delay + 4096)
     rig.assert_unity(start, rig.now)
