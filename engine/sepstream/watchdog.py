@@ -144,8 +144,8 @@ class Watchdog:
         for ward in (self.audio, self.control):
             ward.look()
         if self.audio.restarts > before:
-            self.session.board.words[b.RESTARTS] = self.audio.restarts
             self.session.board.words[b.STATE] = b.OPENING
+            self.session.board.words[b.RESTARTS] = self.audio.restarts  # whoever reads this knows that the old state is over
 
     def end(self) -> None:
         """Everything ends: the sound fades, the ports close."""

@@ -26,6 +26,7 @@ from sepstream_training.metrics import is_silent, reference_means, si_sdr
 F32 = NDArray[np.float32]
 
 SYNTHETIC = "synthetic"  # in the place of a data set's folder: the generator's sounds, which need no data
+FAMILY = ("speech", "music")  # what folders of flat classes may be called after
 SYNTHETIC_CLIPS, SYNTHETIC_SECONDS = 4, 20.0  # of each class
 LONGEST_S = 60.0  # of a track; of a longer one its middle is heard
 ISOLATED = ("folders", "manifest")  # layouts of sounds that the mixtures place, so they are read as mono
@@ -173,10 +174,16 @@ def _library(root: Path | str, bundle: Bundle) -> Library:
 
 def _unseen(root: Path | str, bundle: Bundle) -> Wanted:
     """The split for testing, or the one for validation."""
-    names: dict[str, tuple[str, ...]] = {leaf: (leaf, f"{_parent(bundle, leaf)}_{leaf}") for leaf in bundle.leaves}
+    names: dict[str, tuple[str, ...]] = {leaf: _names(bundle, leaf) for leaf in bundle.leaves}
     names |= {other: (other,) for other in _others(bundle)}
     splits = [Wanted(Path(root), split, names, _families(bundle)) for split in ("test", "valid")]
     return next(filter(has_split, splits), splits[-1])
+
+
+def _names(bundle: Bundle, leaf: str) -> tuple[str, ...]:
+    """What a class may go by in a folder: its own name, and after its parent's; of a flat class, after any of FAMILY."""
+    parent = _parent(bundle, leaf)
+    return (leaf, *(f"{each}_{leaf}" for each in ([parent] if parent else FAMILY)))
 
 
 def _families(bundle: Bundle) -> dict[str, list[str]]:
