@@ -254,6 +254,12 @@ def test_a_flat_tree_of_classes_is_scored_as_one_level() -> None:
     assert all(counted(one).heard > EXACT_DB for one in found[:5])
 
 
+def test_flat_classes_are_found_in_folders_that_say_their_family(dataset: Path) -> None:
+    manifest, _ = toy_bundle.values(geometry=SMALL, sample_rate_hz=RATE_HZ)
+    flat = replace(manifest, classes=tuple(ClassSpec(leaf, None, "#000000") for leaf in LEAVES))
+    assert next(mixtures(dataset, flat, 1)).shape == (len(LEAVES), 2, 10 * RATE_HZ)
+
+
 @pytest.mark.parametrize(("missing", "words"), [("", "does not exist"), ("valid/male", "class 'male' has no files")])
 def test_a_data_set_without_sounds_is_named(bundle: Bundle, tmp_path: Path, missing: str, words: str) -> None:
     for leaf in LEAVES if missing else ():
