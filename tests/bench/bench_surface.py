@@ -87,7 +87,7 @@ def memory_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
 
 
-def measure(explorer: Explorer, page: Page, path: Path, span_s: float, cache: Path) -> dict[str, Any]:
+def measure(explorer: Explorer, server: Server, path: Path, span_s: float, cache: Path) -> dict[str, Any]:
     start, cpu, before = time.perf_counter(), time.process_time(), memory_mib()
     explorer.open(path)
     while not (facts := explorer.state()["file"])["hops"] and not facts["fault"]:
@@ -95,6 +95,7 @@ def measure(explorer: Explorer, page: Page, path: Path, span_s: float, cache: Pa
     first = time.perf_counter() - start
     explorer.wait()
     taken, spent, facts = time.perf_counter() - start, time.process_time() - cpu, explorer.state()["file"]
+    page = Page(server)  # not before: a line on which nothing is asked for long is closed
     view = {"start_s": 0.0, "stop_s": span_s, "db": -60.0, "hops": facts["hops"]}
     middle = round(span_s / 2 * 48000)
     found = {
@@ -126,11 +127,11 @@ def main() -> None:
     explorer = Explorer(load_bundle(args.model), out=scratch / "out", cache=scratch / "cache", provider="cpu")
     server = Server("127.0.0.1", 0, index="explore.html", api=questions(explorer.answer))
     server.start()
-    page, files = Page(server), []
+    files = []
     try:
         for seconds in (8.0, *([] if args.skip_long else [60 * args.minutes])):
             write_clip(scratch / "clip.wav", seconds)
-            files.append(measure(explorer, page, scratch / "clip.wav", seconds, scratch / "cache"))
+            files.append(measure(explorer, server, scratch / "clip.wav", seconds, scratch / "cache"))
     finally:
         explorer.close()
         server.close()
