@@ -5,7 +5,7 @@
 Every run begins anew from one seed, hears the same mixtures of FOLDER/{train,valid}, and is scored on the same 24. Prints one
 JSON line a run: mean SI-SDR improvement over the classes, SDR loss, parameters, seconds. Short runs tell what learns soon; what
 pays in the end may differ. ``--reference``: the six rows of the reference system's table of results, with a network of 2 x 128
-units in the place of 4 x 600. training/RESULTS.md has both tables.
+units in the place of 4 x 600. training/RESULTS.md has what was seen.
 """
 
 import argparse
