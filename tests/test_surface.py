@@ -303,10 +303,10 @@ def test_nonsense_is_answered_and_a_megabyte_is_refused_unread(stage: Stage) -> 
             assert page_.answer()
         page_.say('{"do": "' + "x" * (1 << 20) + '"}')
         assert "expected 65536 at most" in page_.answer()
-        page_.say(" " * (1 << 22))
-        with pytest.raises(ConnectionClosed) as cut:
+        with pytest.raises(ConnectionClosed) as cut:  # while it is still being sent, or after
+            page_.say(" " * (1 << 22))
             page_.answer()
-        assert cut.value.rcvd is not None and cut.value.rcvd.code == 1009
+        assert cut.value.rcvd is None or cut.value.rcvd.code == 1009  # a reset may be faster than the reason for it
     with page_of(stage) as again:
         assert again.do(("master/gain_db", -1.0)) == ""
 
