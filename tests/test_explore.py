@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -30,26 +29,12 @@ from sepstream.expression import parse
 from sepstream.paths import user_presets
 from sepstream.selection import load_preset, read_selection
 from sepstream.surface.questions import MAX_BODY, Asked
+from songs import noise, read, sound
 
 RATE = 48000
 SELECT = "speech & certain(0.2..1, soft=0.2) | region(1)"
 ENV = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 REGIONS = {"1": {"disc": {"x": 0.3, "y": 0.1, "r": 0.7, "soft": 0.3}}}
-
-
-def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    level = 10 ** (np.sin(np.arange(samples) / 3000) - 1.5)
-    return (level * rng.standard_normal((channels, samples))).astype(np.float32)
-
-
-def sound(path: Path, audio: np.ndarray, rate_hz: int = RATE) -> Path:
-    soundfile.write(path, audio.T, rate_hz, subtype="FLOAT")
-    return path
-
-
-def read(path: str | Path) -> np.ndarray:
-    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
 @pytest.fixture(scope="module")

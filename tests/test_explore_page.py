@@ -20,17 +20,11 @@ from sepstream.expression import parse
 from sepstream.selection import load_preset, read_selection
 from sepstream.surface.questions import questions
 from sepstream.surface.server import Server
+from songs import noise, sound
 
 RATE = 48000
 SAMPLES = 2 * RATE
 READY = "window.sepstream && sepstream.seen && sepstream.file.heard"
-
-
-def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
-    """With beats, so that there is something to be seen."""
-    rng = np.random.default_rng(seed)
-    level = 10 ** (np.sin(np.arange(samples) / 3000) - 1.5)
-    return (level * rng.standard_normal((channels, samples))).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +34,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module")
 def song(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("songs") / "song.wav"
-    soundfile.write(path, noise(2, SAMPLES).T, RATE, subtype="FLOAT")
-    return path
+    return sound(tmp_path_factory.mktemp("songs") / "song.wav", noise(2, SAMPLES))
 
 
 @pytest.fixture(scope="module")

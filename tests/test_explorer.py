@@ -3,17 +3,18 @@
 import itertools
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import disk_model
 import scenes
+import songs
 import toy_bundle
 from sepstream import explorer
 from sepstream.analysis import FLOOR_DB, MASK_ONE, STEP_DB, ZOOM, Store, ahead, analyze, opened
@@ -25,9 +26,11 @@ from sepstream.render import RenderOptions, pipelines, render_file
 from sepstream.selection import Selection, Strip, read_bus
 from sepstream.separator import Separator
 from sepstream.tape import Tape
+from songs import read, sound
 
 SMALL = StftSpec(64, 24, 16)  # quick, and the overlap is not half
 RATE = 48000
+noise = partial(songs.noise, wander_samples=300.0)
 LEAVES = ("male", "female", "bass", "drums", "guitar")
 CODE = 0.51 / MASK_ONE  # how far a mask may be from what the network gave
 EXPRESSIONS = (
@@ -44,22 +47,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(scope="module")
 def late(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return read_bundle(toy_bundle.make(tmp_path_factory.mktemp("late"), geometry=SMALL, hops=(1, 3), lookahead_hops=4))
-
-
-def noise(channels: int, samples: int, seed: int = 0) -> np.ndarray:
-    """Noise whose level wanders, so that masks move."""
-    rng = np.random.default_rng(seed)
-    level = 10 ** (np.sin(np.arange(samples) / 300) - 1.5)
-    return (level * rng.standard_normal((channels, samples))).astype(np.float32)
-
-
-def sound(path: Path, audio: np.ndarray, rate_hz: int = RATE) -> Path:
-    soundfile.write(path, audio.T, rate_hz, subtype="FLOAT")
-    return path
-
-
-def read(path: Path) -> np.ndarray:
-    return soundfile.read(path, dtype="float32", always_2d=True)[0].T
 
 
 @pytest.fixture(scope="module")

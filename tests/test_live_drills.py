@@ -73,6 +73,7 @@ def test_killed_processes_come_back_with_the_scene_and_hear_midi_and_osc():
             rig.wait(lambda: rig.tape.state[5] == 5, "its cables")
             rig.settle()
             rig.wait_exact(gain=-1.0)
+        assert rig.telemetry.restarts == 1
         rig.send("/learn", "bus/all/mute")
         rig.tell("midi 903c7f 803c00")
         rig.wait(lambda: any("plays bus/all/mute" in line for line in rig.said), "a note to be learnt")

@@ -1,5 +1,6 @@
 """What all that is trained has in common: one step after the other, from seed to checkpoint, whatever the losses are of."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from .schedule import RECURRENT
 from .share import Share
 
 
-class Task(L.LightningModule):
+class Task(L.LightningModule, ABC):
     """A recipe's networks (attributes of a subclass) and their ``losses``. A batch is stems (B, leaves, C, samples), or what
     else a subclass knows how to learn from."""
 
@@ -26,9 +27,9 @@ class Task(L.LightningModule):
 
     # ---- what is learned
 
+    @abstractmethod
     def losses(self, batch: Any) -> dict[str, Tensor]:
         """``loss``, and the terms that it is made of."""
-        raise NotImplementedError
 
     @property
     def monitor(self) -> str:

@@ -180,19 +180,18 @@ class Server:
         """One page, from its coming to its going."""
         await web.accept()
         if len(self._pages) >= MAX_PAGES:
-            await web.close(FULL, f"{len(self._pages)} pages are open already; close one of them")
+            await _close(web, FULL, f"{len(self._pages)} pages are open already; close one of them")
             return
         self._numbers += 1
         number, page = self._numbers, _Page(web)
         self._pages[number] = page
         writing = asyncio.create_task(page.write())
         try:
-            if await self._admit(web):
-                page.is_in = True
-                page.heard.append(None)
-                await self._listen(page)
-        except (WebSocketDisconnect, RuntimeError, TimeoutError):  # starlette says RuntimeError to one that is closed already
-            pass
+            with contextlib.suppress(WebSocketDisconnect):  # so it ends, one way or the other
+                if await self._admit(web):
+                    page.is_in = True
+                    page.heard.append(None)
+                    await self._listen(page)
         finally:
             del self._pages[number]
             writing.cancel()
@@ -200,22 +199,17 @@ class Server:
     async def _admit(self, web: WebSocket) -> bool:
         if not self.token:
             return True
-        async with asyncio.timeout(TOKEN_S):
-            message = await web.receive()
-        with contextlib.suppress(ControlError):
-            said = protocol.read(_content(message))
+        with contextlib.suppress(ControlError, TimeoutError):  # nonsense is no token, nor is nothing
+            said = protocol.read(_content(await asyncio.wait_for(web.receive(), TOKEN_S)))
             if isinstance(said, Token) and secrets.compare_digest(said.text.encode(), self.token.encode()):
                 return True
         await asyncio.sleep(0.5)  # who guesses, guesses slowly
-        await web.close(REFUSED, "wrong token; open the address that sep-live shows")
+        await _close(web, REFUSED, "wrong token; open the address that sep-live shows")
         return False
 
     async def _listen(self, page: "_Page") -> None:
         while True:
-            message = await page.web.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            content = _content(message)
+            content = _content(await page.web.receive())
             try:
                 said = protocol.read(content)
                 await page.patience(len(said.steps) if isinstance(said, Edit) else 1)
@@ -260,6 +254,12 @@ class Server:
         return ""
 
 
+async def _close(web: WebSocket, code: int, reason: str) -> None:
+    """Whoever has gone meanwhile needs no reason."""
+    with contextlib.suppress(WebSocketDisconnect, RuntimeError):  # RuntimeError: uvicorn, to one that is closed already
+        await web.close(code, reason)
+
+
 class _Page:
     """One that is open: what waits to be sent to it, and how much it has said."""
 
@@ -295,7 +295,7 @@ class _Page:
                 await self._wake.wait()
                 self._wake.clear()
                 if len(self._texts) > MAX_UNSENT:
-                    await self.web.close(SLOW, "too slow; come back")
+                    await _close(self.web, SLOW, "too slow; come back")
                     return
                 while self._texts:
                     await self.web.send_text(self._texts.popleft())

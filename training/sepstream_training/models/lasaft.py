@@ -6,6 +6,7 @@ streams. It looks at magnitudes, and then gives masks, or at complex spectra as 
 lasaft_*.yaml are the named variants.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -117,9 +118,9 @@ class Conditioned(Network):
         """(B, classes, classes): each class is asked for, alone."""
         return torch.eye(self.classes).expand(batch, -1, -1)
 
+    @abstractmethod
     def memory(self, state: State | None = None) -> Memory:
         """For a signal that begins, or that goes on where ``state`` was left."""
-        raise NotImplementedError
 
     def example(self, frames: int = 1) -> Tensor:
         """A signal of silence, (1, frames, ...)."""

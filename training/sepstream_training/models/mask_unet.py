@@ -7,6 +7,7 @@ are the named variants.
 """
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -132,9 +133,9 @@ class _MaskUNet(Network):
         if len(widths) < 2 or min(widths) < 1 or bins >> (len(widths) - 1) < 1:
             raise ValueError(f"widths {list(widths)} of {bins} bins; expected two or more, and a bin that is left at the bottom")
 
+    @abstractmethod
     def memory(self, state: State | None = None) -> Memory:
         """For a signal that begins, or that goes on where ``state`` was left."""
-        raise NotImplementedError
 
     def forward(self, magnitude: Tensor, chains: int | None = None) -> tuple[Tensor, Tensor]:
         """The whole signal; there is one chain."""
