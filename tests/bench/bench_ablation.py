@@ -31,6 +31,7 @@ CHANGES: Mapping[str, list[str]] = {
     "head: the disk alone": ["model.options.detail=0"],
     "head: 8 dimensions": ["model.options.dim=8", "model.options.detail=0"],
     "head: Euclidean": ["model.options.curvature=0"],
+    "head: leaves are shares of their parents": ["model.tied=true"],
     "loss: decisions alone": ["loss={mask: 1}"],
     "loss: SDR alone": ["loss={mask: 0, sdr: 1}"],
     "loss: no decisions": ["loss.mask=0"],
