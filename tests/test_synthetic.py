@@ -8,9 +8,11 @@ import pytest
 import soundfile
 
 from sepstream.errors import DataError
-from sepstream_training.data import smf, synthetic
-from sepstream_training.data.smf import Note
-from sepstream_training.data.synthetic import PARTS, VOICES, cast, compose, generate, play, say
+from sepstream_training.data.synthetic import band, generate, play, say, smf
+from sepstream_training.data.synthetic.programs import missing_package
+from sepstream_training.data.synthetic.smf import Note
+from sepstream_training.data.synthetic.song import PARTS, compose
+from sepstream_training.data.synthetic.speaker import ACCENTS, ESPEAK_F0_HZ, VOICES, cast
 
 DEMO = Path(__file__).parents[1] / "demo"
 LEAVES = VOICES + PARTS
@@ -24,7 +26,7 @@ def seeded(seed: int = 0) -> np.random.Generator:
 
 def needs_programs(name: str) -> None:
     """A machine may lack the programs; CI installs them (.ci/system-packages), and there a missing one is a failure."""
-    if package := synthetic.missing_package(name):
+    if package := missing_package(name):
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"needs Debian package {package}")
 
 
@@ -91,12 +93,12 @@ def test_men_speak_lower_than_women(name, low_hz, high_hz, engine):
         assert low_hz < f0_hz < high_hz, f"seed {seed}"
 
 
-@pytest.mark.parametrize("accent", synthetic.ACCENTS)
+@pytest.mark.parametrize("accent", ACCENTS)
 def test_every_espeak_voice_speaks_at_the_pitch_it_was_cast_for(accent):
     """eSpeak NG drops a variant it cannot apply without a word, and a man speaks in the woman's place."""
     needs_programs("female")
     for name in VOICES:
-        for variant in range(len(synthetic.ESPEAK_F0_HZ[name])):
+        for variant in range(len(ESPEAK_F0_HZ[name])):
             speaker = cast(name, seeded())._replace(variant=variant, accent=accent)
             f0_hz = median_f0_hz(say(speaker, "Nobody follows early stories near the harbour.", 16000), 16000)
             assert f0_hz == pytest.approx(speaker.f0_hz, rel=0.15), f"{name} {variant}"
@@ -116,7 +118,7 @@ def test_bass_lies_below_the_guitar_and_drums_reach_above_both():
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
 def test_a_string_is_in_tune_at_every_rate(rate_hz):
     """E4 at 8 kHz has 24.3 samples to a period: a delay of whole samples would be 20 cents off."""
-    sound = synthetic._string(329.63, rate_hz, 2.0, 3000.0, 0.2)
+    sound = band.string_of(329.63, rate_hz, 2.0, 3000.0, 0.2)
     hz, share = spectrum(np.pad(sound, (0, 4 * len(sound))), rate_hz)
     near = np.abs(hz - 329.63) < 30
     cents = 1200 * np.log2(hz[near][share[near].argmax()] / 329.63)

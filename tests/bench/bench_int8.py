@@ -25,6 +25,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from sepstream.contract import Bundle, load_bundle
 
 DEMO = Path(__file__).resolve().parents[2] / "demo" / "mixture.flac"
+HOLD_WEIGHTS = ("MatMul", "MatMulInteger", "LSTM")
 WAYS = {"as it is": None, "int8 matrices": ["MatMul"]}
 
 
@@ -73,9 +74,11 @@ def main() -> None:
             heard = masks * x[:, None]
             reference = heard if reference is None else reference
             error = np.square(heard - reference).sum()
-            held = Counter(node.op_type for node in onnx.load(path).graph.node if node.op_type.endswith(("MatMul", "LSTM", "Integer")))
+            held = Counter(
+                node.op_type for node in onnx.load(path).graph.node if node.op_type.endswith(("MatMul", "LSTM", "Integer"))
+            )
             print(json.dumps({
-                "bench": "int8", "model": bundle.name, "graph": way, "bytes": path.stat().st_size, "operators": dict(held),
+                "bench": "int8", "model": bundle.name, "graph": way, "bytes": path.stat().st_size, "operators": held,
                 **{f"hop_us_p{q}": round(float(np.percentile(seconds, q) * 1e6), 1) for q in (50, 99)},
                 "sound_db": round(float(10 * np.log10(np.square(reference).sum() / error)), 1) if error else None,
             }), flush=True)  # fmt: skip

@@ -14,7 +14,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from sepstream.errors import SepstreamError
-from sepstream_training.data.synthetic import (
+from sepstream_training.data.synthetic import play, say
+from sepstream_training.data.synthetic.song import (
     CRASH,
     HAT,
     HAT_OPEN,
@@ -25,14 +26,12 @@ from sepstream_training.data.synthetic import (
     TOM_LOW,
     TOM_MID,
     Song,
-    Speaker,
     bass_bar,
     drum_bar,
     guitar_bar,
     humanized,
-    play,
-    say,
 )
+from sepstream_training.data.synthetic.speaker import Speaker
 
 F64 = NDArray[np.float64]
 I32 = NDArray[np.int32]

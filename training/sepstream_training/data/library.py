@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from sepstream.errors import DataError
 
-from . import smf, synthetic
+from . import synthetic
 from .entries import F32, Entry
+from .synthetic.programs import missing_package
+from .synthetic.song import PARTS, compose
 
 FULL_SCALE = 32768
 
@@ -248,17 +250,17 @@ class Take(NamedTuple):
 
     @property
     def group(self) -> str:
-        return f"{self.split} song {self.number}" if self.name in synthetic.PARTS else ""
+        return f"{self.split} song {self.number}" if self.name in PARTS else ""
 
     @property
     def cached(self) -> Path:
         """The key holds the generator's source and whether programs play: what changes the sound changes the key."""
-        return _cache_path("|".join(map(str, (_generator_version(), synthetic.missing_package(self.name), *self))))
+        return _cache_path("|".join(map(str, (_generator_version(), missing_package(self.name), *self))))
 
     def perform(self) -> F32:
         seed = [int(self.split == "valid"), self.number]
-        if self.name in synthetic.PARTS:
-            song = synthetic.compose(np.random.default_rng(seed))
+        if self.name in PARTS:
+            song = compose(np.random.default_rng(seed))
             return synthetic.play(song, self.name, self.seconds, self.rate_hz, engine=self.engine)
         rng = np.random.default_rng([*seed, *self.name.encode()])  # two voices of one number say different things
         return synthetic.generate(self.name, self.seconds, self.rate_hz, rng, engine=self.engine)
@@ -266,8 +268,8 @@ class Take(NamedTuple):
 
 @cache
 def _generator_version() -> str:
-    sources = [Path(str(module.__file__)).read_bytes() for module in (synthetic, smf)]
-    return hashlib.sha256(b"".join(sources)).hexdigest()
+    sources = sorted(Path(synthetic.__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
 
 
 # ---- the cache --------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Standard MIDI files, written only: one track, one instrument.
 
-``synthetic`` hands the bytes to FluidSynth. Times are in beats, so the tempo lives in the file and nowhere else.
+``programs`` hands the bytes to FluidSynth. Times are in beats, so the tempo lives in the file and nowhere else.
 """
 
 import struct
