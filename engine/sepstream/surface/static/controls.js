@@ -149,7 +149,7 @@ export function entry(name, label, say, {read = String, className = "", list} = 
   return input;
 }
 
-function named(made, name, row) {
+export function named(made, name, row) {
   made.dataset.control = name;
   if (row) made.title = `${row.help}\nOSC /${name}`;
   return made;

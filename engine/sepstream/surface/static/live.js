@@ -1,7 +1,7 @@
 // The live page: what the server tells goes to the parts, what hands do goes to the server.
 
 import {busColour} from "./colours.js";
-import {element, entry, fader, learnTable, rowOf, toggle} from "./controls.js";
+import {element, entry, fader, learnTable, named, rowOf, toggle} from "./controls.js";
 import {DiskView} from "./disk.js";
 import {Editor} from "./editor.js";
 import {centre, shapeOf} from "./geometry.js";
@@ -200,7 +200,7 @@ function buildBus(residual) {
     }
   }
   const remove = element("button", {type: "button", className: "wide", onclick: () => act(["remove/bus", bus])}, `Remove ${bus}`);
-  remove.dataset.control = "remove/bus";
+  named(remove, "remove/bus", rowOf("remove/bus"));
   remove.classList.add("unlearnable");
   $("bus-fields").replaceChildren(...fields, element("span"), remove);
   busParts.parts = parts;
@@ -287,7 +287,7 @@ function buildRegion(region, shape) {
     return box;
   });
   const remove = element("button", {type: "button", className: "wide", onclick: () => removeRegion(name)}, `Remove region ${name}`);
-  remove.dataset.control = "remove/region";
+  named(remove, "remove/region", rowOf("remove/region"));
   remove.classList.add("unlearnable");
   fields.push(element("span", {className: "label"}, "buses"), element("div", {className: "chips wide", style: "margin: 0"}, ...buses), element("span"), remove);
   $("region-fields").replaceChildren(...fields);
