@@ -20,6 +20,7 @@ from sepstream_training.losses import (
     make_scene,
     mask_loss,
     sdr_loss,
+    si_sdr_each,
     si_sdr_loss,
     spectral_si_sdr_each,
     spectrogram_loss,
@@ -181,6 +182,27 @@ def test_waveform_loss_is_the_mean_distance_of_samples() -> None:
     assert waveform_loss(*waveforms(masks, truth, Waves(SMALL))).item() == pytest.approx(np.abs(heard - wanted).mean(), rel=1e-10)
 
 
+def quietly(si_sdr_db: float, heard: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+    """Error over signal, each with 1e-8 of the source's power added: to the metric, what is said softly is said."""
+    power = np.square(heard - heard.mean(axis=-1, keepdims=True)).sum()
+    own = 1e-8 * np.square(wanted - wanted.mean(axis=-1, keepdims=True)).sum()
+    signal = power / (1 + 10 ** (-si_sdr_db / 10))
+    return float((power - signal + own) / (signal + own))
+
+
+def test_silence_is_no_answer_to_a_source_that_sounds() -> None:
+    """Of a silent estimate, neither error nor signal is left; the loss must not take that for perfection."""
+    truth = scene_of(sound(), SMALL)
+    masks = class_masks(waves_logits(truth), LEVELS).detach()
+    loud = truth.stems.sum(dim=(1, 3)) > 1e-3 * truth.mix.sum(dim=(1, 2))[:, None]
+    assert loud.any()
+    for scale in (1e-7, 1e-12, 0.0):
+        assert (spectral_si_sdr_each(scale * masks, truth)[loud] > -0.01).all()
+        assert (si_sdr_each(*waveforms(scale * masks, truth, Waves(SMALL)))[loud] > -0.01).all()
+    full, soft = (spectral_si_sdr_each(scale * masks, truth)[loud] for scale in (1.0, 0.1))
+    torch.testing.assert_close(soft, full, atol=1e-3, rtol=0)
+
+
 def test_si_sdr_loss_is_the_metric_and_silence_is_asked_for_silence() -> None:
     truth = scene_of(sound(), SMALL)
     masks = class_masks(waves_logits(truth), LEVELS)
@@ -188,7 +210,7 @@ def test_si_sdr_loss_is_the_metric_and_silence_is_asked_for_silence() -> None:
     losses = []
     for b, k in np.ndindex(B, K):
         if wanted[b, k].any():
-            losses.append(10 * np.log10(10 ** (-si_sdr(heard[b, k], wanted[b, k]) / 10) + 1e-3))
+            losses.append(10 * np.log10(quietly(si_sdr(heard[b, k], wanted[b, k]), heard[b, k], wanted[b, k]) + 1e-3))
         else:
             centred = heard[b, k] - heard[b, k].mean(axis=-1, keepdims=True)
             loudest = max(np.square(w - w.mean(axis=-1, keepdims=True)).sum() for w in wanted[b])
@@ -264,8 +286,9 @@ def test_spectral_si_sdr_leaves_the_scale_to_the_listener() -> None:
     wanted = []
     for estimate, target, own, heard in masked(masks, leaves):
         nearest = (estimate * target.conj()).real.sum() / own * target if own else 0 * target
-        reference = (np.abs(nearest) ** 2).sum() if own > 1e-4 * heard else heard
-        wanted.append(10 * np.log10((np.abs(estimate - nearest) ** 2).sum() / reference + 1e-3))
+        error, signal = ((np.abs(each) ** 2).sum() for each in (estimate - nearest, nearest))
+        ratio = (error + 1e-8 * own) / (signal + 1e-8 * own) if own > 1e-4 * heard else error / heard
+        wanted.append(10 * np.log10(ratio + 1e-3))
     assert spectral_si_sdr_each(masks, scene(leaves)).mean().item() == pytest.approx(np.mean(wanted), rel=1e-10)
 
 

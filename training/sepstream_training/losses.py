@@ -19,6 +19,7 @@ from .recipe import WINDOW_TERMS, LossSpec
 TINY = 1e-8
 SILENT = 1e-4  # -40 dB: a class below this share of the mixture's power is asked for silence
 FLOOR = 1e-3  # -30 dB: better than this is good enough
+QUIET = 1e-8  # -80 dB: an answer so far below its source is silence, and silence is at 0 dB, whatever the scale
 ROOT = 1e-6  # -60 dB
 
 
@@ -299,8 +300,7 @@ def spectral_si_sdr_each(masks: Tensor, scene: Scene) -> Tensor:
     inner, own = (masks * scene.cross).sum(dim=(1, 3)), scene.stems.sum(dim=(1, 3))
     heard = scene.mix.sum(dim=(1, 2))[:, None]
     signal = inner.square() / own.clamp_min(TINY)
-    reference = torch.where(own > SILENT * heard, signal, heard)
-    return 10 * torch.log10((estimate - signal).clamp_min(0) / reference.clamp_min(TINY) + FLOOR)
+    return _si_ratio_db((estimate - signal).clamp_min(0), signal, own, heard)
 
 
 # ---- magnitudes of sources, all relative to the mixture's own: a soft mixture counts as much as a loud one -------------
@@ -398,7 +398,14 @@ def si_sdr_each(heard: Tensor, wanted: Tensor) -> Tensor:
     loud = own.amax(dim=1, keepdim=True)  # of the loudest class, about the mixture
     signal = inner.square() / own.clamp_min(TINY)
     error = (heard.square().sum(dim=(1, 3)) - signal).clamp_min(0)
-    ratio = error / torch.where(own > SILENT * loud, signal, loud).clamp_min(TINY)
+    return _si_ratio_db(error, signal, own, loud)
+
+
+def _si_ratio_db(error: Tensor, signal: Tensor, own: Tensor, loud: Tensor) -> Tensor:
+    """``error`` in dB over the ``signal`` in what is heard, or over all that is ``loud`` where the class has no power of its
+    ``own``. Without QUIET, to say nothing would be the best answer of all."""
+    quiet = QUIET * own
+    ratio = torch.where(own > SILENT * loud, (error + quiet) / (signal + quiet).clamp_min(TINY**2), error / _or_tiny(loud))
     return 10 * torch.log10(ratio + FLOOR)
 
 
