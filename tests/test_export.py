@@ -315,11 +315,12 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(content: Any, tmp_path: Pa
 @pytest.mark.usefixtures("quick")
 def test_the_card_holds_scores_speed_licences_parity_and_limits(checkpoint: Path, tmp_path: Path) -> None:
     row = {"si_sdr_db": 7.25, "improvement_db": 6.5, "mixture_db": 0.75, "oracle_db": 12.0, "absent_level_db": None, "present": 3}
-    scores = {"about": "three mixtures", "speech": row}
+    spoilt = {**row, "si_sdr_db": 0.5, "improvement_db": -0.25}
+    scores = {"about": "three mixtures", "speech": row, "bass": spoilt, "drums": spoilt}
     bundle = export(checkpoint, tmp_path / "x", name="x", evaluate=lambda trial: scores)
     assert bundle.scores == scores
     text = (tmp_path / "x" / CARD).read_text(encoding="utf8")
-    assert "three mixtures\n\n| class | SI-SDR |" in text
+    assert "three mixtures\n\n**Worse than the mixture itself: bass, drums.**\n\n| class | SI-SDR |" in text
     assert "| speech | 7.2 | 6.5 | 0.8 | 12.0 | - | 3 |" in text
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings == ["# x", "## Scores", "## Speed", "## Training", "## Data and licences", "## Parity", "## Limits"]

@@ -45,7 +45,9 @@ def _scores(scores: Mapping[str, Any]) -> str:
     if not scores:
         return ""
     rows = {label: row for label, row in scores.items() if isinstance(row, Mapping)}
-    return f"## Scores\n\n{scores.get('about', '')}\n\n{table(rows)}"
+    worse = [label for label, row in rows.items() if (row["improvement_db"] or 0.0) < 0.0]
+    warning = f"\n\n**Worse than the mixture itself: {', '.join(worse)}.**" if worse else ""
+    return f"## Scores\n\n{scores.get('about', '')}{warning}\n\n{table(rows)}"
 
 
 def _window(bundle: Bundle) -> str:
