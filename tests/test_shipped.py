@@ -1,11 +1,13 @@
 """What is shipped: every model is whole, the default is live, and it takes the demo apart."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from sepstream.cli import render_main
 from sepstream.contract import load_bundle, read_bundle
 from sepstream.pipeline import Pipeline
 from sepstream.selection import Selection
@@ -42,6 +44,27 @@ def test_the_disk_models_know_the_same_classes_and_beat_the_mixture_far() -> Non
         assert bundle.scores["all"]["improvement_db"] > least_db
         for owner in ("LibriSpeech", "VCTK", "Groove MIDI", "MuldjordKit", "Picovoice", "Freedoom", "Fluid (R3)", "T145"):
             assert owner in bundle.licence["data"]
+
+
+@pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
+def test_every_shipped_model_takes_flags_and_gives_answers_alike(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever family it is of: the same rate, channels and length, its classes as buses, and a list for who asks for others."""
+    song, bundle = tmp_path / "song.wav", read_bundle(folder)
+    sound, rate_hz = soundfile.read(ROOT / "demo" / "mixture.flac", frames=2 * 48000 + 123)
+    soundfile.write(song, sound, rate_hz)
+    arguments = [str(song), "--out", str(tmp_path / "out"), "--model", folder.name, "--provider", "cpu", "--json"]
+    assert render_main([*arguments, "--residual", "--bits", "32f"]) == 0
+    row = json.loads(capsys.readouterr().out)
+    assert [bus["name"] for bus in row["buses"]] == [*bundle.leaves, "residual"]
+    for bus in row["buses"]:
+        heard, heard_hz = soundfile.read(bus["path"])
+        assert (heard.shape, heard_hz) == (sound.shape, rate_hz)
+        assert np.isfinite(heard).all() and np.abs(heard).max() > 0
+    assert render_main([*arguments, "--bus", "x=trombone"]) == 2
+    refusal = capsys.readouterr().err
+    assert refusal.count("\n") == 1 and all(word in refusal for word in ("trombone", *bundle.leaves)), refusal
 
 
 @pytest.mark.parametrize("folder", MODELS, ids=lambda path: path.name)
