@@ -74,9 +74,7 @@ def main() -> None:
             heard = masks * x[:, None]
             reference = heard if reference is None else reference
             error = np.square(heard - reference).sum()
-            held = Counter(
-                node.op_type for node in onnx.load(path).graph.node if node.op_type.endswith(("MatMul", "LSTM", "Integer"))
-            )
+            held = Counter(node.op_type for node in onnx.load(path).graph.node if node.op_type in HOLD_WEIGHTS)
             print(json.dumps({
                 "bench": "int8", "model": bundle.name, "graph": way, "bytes": path.stat().st_size, "operators": held,
                 **{f"hop_us_p{q}": round(float(np.percentile(seconds, q) * 1e6), 1) for q in (50, 99)},
