@@ -123,6 +123,21 @@ def end_as_in_a_terminal(rig: Rig) -> None:
     assert steps(out[:, 0]) < steps(np.sin(2 * np.pi * 220 / 48000 * np.arange(500)) / 2) + 0.5 / 64
 
 
+FAMILIES = [*((model, "tones") for model in ("disk-ultra", "disk-quality", "unet-live", "lasaft-live")), ("weak-labels", "sine")]
+
+
+@pytest.mark.parametrize(("model", "heard"), FAMILIES)
+def test_whatever_family_a_model_is_of_a_class_and_the_rest_are_the_input(model, heard):
+    """Masks of shares, masks on their own, answers to what is asked for; the last model knows nothing above 8 kHz."""
+    parts = '[buses.own]\nselect = "drums"\noutputs = [1, 2]\n[buses.rest]\nselect = "!drums"\noutputs = [1, 2]\n'
+    with stage("--model", model, preset=parts) as rig:
+        start = rig.feed(heard)
+        rig.assert_unity(start, rig.run(24_000), limit_db=-85.0)
+        rig.set("bus/rest/mute", 1)
+        rig.run(24_000)
+        assert rig.error_db(rig.now - 4096, rig.now) > -60, "the drums alone are not the input"
+
+
 def test_ctrl_c_while_it_starts_leaves_nothing_and_says_nothing(server, room):
     for _ in range(2):
         with Child([*live_rig.COMMAND, "--midi", "none", "--osc", "127.0.0.1:0"]) as child:

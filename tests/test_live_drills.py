@@ -75,6 +75,7 @@ def test_killed_processes_come_back_with_the_scene_and_hear_midi_and_osc():
             rig.wait_exact(gain=-1.0)
         assert rig.telemetry.restarts == 1
         rig.send("/learn", "bus/all/mute")
+        rig.ask("/morph")  # whose answer comes after
         rig.tell("midi 903c7f 803c00")
         rig.wait(lambda: any("plays bus/all/mute" in line for line in rig.said), "a note to be learnt")
         rig.tell("midi 903c7f")
