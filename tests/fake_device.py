@@ -99,16 +99,23 @@ class FakeDevice:
             self.worker.turn()
 
     def play(
-        self, sound: F32, blocks: Sequence[int] = (128,), *, late: Callable[[int], bool] = lambda _: False, status: int = 0
+        self,
+        sound: F32,
+        blocks: Sequence[int] = (128,),
+        *,
+        late: Callable[[int], bool] = lambda _: False,
+        status: int = 0,
+        moment: Callable[[int], int] = lambda _: 0,
     ) -> F32:
         """(frames, inputs) -> (frames, outputs) in blocks of these sizes in turn; the worker sleeps after those that are
-        ``late``, counted from 0."""
+        ``late``, counted from 0; all of one ``moment`` are parts of one block of the device."""
         width = int(self.words[b.OUTPUT_WIDTH])
         given = np.full((len(sound), int(self.words[b.INPUT_WIDTH])), np.nan, np.float32)
         given[:, self.inputs] = sound
         played = np.full(len(sound) * width + MARGIN, BEYOND)
         for index, (start, n) in enumerate(_cut(len(sound), blocks)):
-            callback.play_block(self.words, self.floats, given[start:].reshape(-1), played[start * width :], n, status)
+            block = (given[start:].reshape(-1), played[start * width :], n, status, moment(index))
+            callback.play_block(self.words, self.floats, *block)
             assert (played[(start + n) * width :][:MARGIN] == BEYOND).all(), "it wrote beyond its block"
             self.after.append((float(self.floats[b.FADES_AT]), float(self.floats[b.FADES_AT + 1])))
             if not late(index):

@@ -279,7 +279,7 @@ def test_the_end_fades_to_silence_and_stays_there(blocks: list[int], wet: bool) 
 
 # The twin, the clock, the counters.
 
-COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
+COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.WHOLE_BLOCK, b.STEADY_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
 LOSSES = [b.LATE_BLOCKS, b.FADES, b.FAULTS, b.XRUNS]
 
 
@@ -290,7 +290,7 @@ def story() -> FakeDevice:
     Printer(device, noise(LENGTH, 2, 1), [1.0, 1.0, 1.0, 0.0, 0.2, 0.0, 0.0, 1.0])
     sound = noise(2000, 3)
     sound[700, 1] = np.nan
-    device.play(sound, (128, 31, 1))
+    device.play(sound, (128, 31, 1), moment=lambda index: 1 + index // 3)
     device.set_latency(350, 450)
     device.set_dry(np.full((2, 3), 0.3, np.float32))
     device.play(sound[:1000], (64, 200), status=4)
@@ -301,7 +301,7 @@ def story() -> FakeDevice:
 
 def test_the_compiled_callback_is_its_plain_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = story()
-    for name in ("play_block", "_take", "_give", "_follow_latency", "_ready", "_count", "_follow_dry", "_dry"):
+    for name in ("play_block", "_measure", "_take", "_give", "_follow_latency", "_ready", "_count", "_follow_dry", "_dry"):
         monkeypatch.setattr(callback, name, getattr(callback, name).py_func)
     monkeypatch.setattr(callback, "fence", lambda: None)
     monkeypatch.setattr(callback, "now_ns", time.monotonic_ns)
@@ -318,10 +318,12 @@ def test_what_portaudio_calls_is_the_same_callback() -> None:
     assert address
     call = ctypes.CFUNCTYPE(ctypes.c_int, pointer, pointer, number, pointer, number, pointer)(address)
     by_hand, by_address, sound = started(), started(), noise(1000)
-    wanted, heard = by_hand.play(sound, (100,), status=2), np.zeros_like(sound)
+    wanted, heard = by_hand.play(sound, (100,), status=2, moment=lambda index: 10**9 * (1 + index // 2)), np.zeros_like(sound)
     for start in range(0, 1000, 100):
         block, played = sound[start : start + 100], heard[start : start + 100]
-        assert call(block.ctypes.data, played.ctypes.data, 100, None, 2, by_address.words.ctypes.data) == 0  # paContinue
+        times = np.array([0.0, 1 + start // 200, 0.0])  # the input's, now, the output's
+        words = by_address.words.ctypes.data
+        assert call(block.ctypes.data, played.ctypes.data, 100, times.ctypes.data, 2, words) == 0  # paContinue
     np.testing.assert_array_equal(heard, wanted)
     np.testing.assert_array_equal(by_address.words[COUNTED + LOSSES], by_hand.words[COUNTED + LOSSES])
 
@@ -334,6 +336,16 @@ def test_blocks_frames_and_losses_are_counted(blocks: list[tuple[int, bool]]) ->
     counts = (b.CALLBACKS, b.FRAMES, b.LAST_BLOCK, b.XRUNS)
     frames, losses = zip(*blocks, strict=True)
     assert tuple(device.words[list(counts)]) == (len(blocks), sum(frames), frames[-1], sum(losses))
+
+
+@given(st.lists(st.lists(SIZES, min_size=1, max_size=4), min_size=3, max_size=6), st.booleans())
+def test_parts_of_one_moment_are_one_block_and_what_came_once_is_not_the_block_to_expect(blocks, timed) -> None:
+    device = started()
+    for moment, parts in enumerate(blocks, 1):
+        device.play(noise(sum(parts)), parts, moment=lambda _, moment=moment: moment if timed else 0)
+    sizes = [sum(parts) for parts in blocks] if timed else [n for parts in blocks for n in parts]
+    assert device.words[b.LAST_BLOCK] == sizes[-1] and device.words[b.WHOLE_BLOCK] == sizes[-2]
+    assert device.words[b.STEADY_BLOCK] == max(map(min, sizes[:-2], sizes[1:-1]))
 
 
 def test_every_call_leaves_its_time_and_the_oldest_give_way() -> None:

@@ -169,7 +169,7 @@ def test_a_rectangle_on_the_spectrogram_highlights_on_the_disk_and_is_all_that_i
     shown.page.click("#tools label:has-text('Rectangle')")
     shown.drag("#filegram", (0.25, 0.3), (0.5, 0.8))
     shown.until(
-        "sepstream.now.patch && sepstream.masks && sepstream.masks.some((m) => m === 0) && sepstream.masks.some((m) => m)"
+        "sepstream.idle && sepstream.now.patch && sepstream.masks?.some((m) => m === 0) && sepstream.masks.some((m) => m)"
     )
     corners = np.array(shown("sepstream.now.patch"))
     assert corners[:, 0].min() == pytest.approx(0.5, abs=0.02) and corners[:, 0].max() == pytest.approx(1.0, abs=0.02)
@@ -187,11 +187,11 @@ def test_a_lasso_on_the_spectrogram_and_one_on_the_disk_act_together(shown: chro
     taken = "sepstream.masks.filter((m) => m).length"
     shown.page.click("#tools label:has-text('Lasso')")
     shown.drag("#filegram", (0.2, 0.2), (0.6, 0.3), (0.5, 0.9), (0.2, 0.7))
-    shown.until("sepstream.now.patch && sepstream.masks && sepstream.masks.some((m) => m === 0)")
+    shown.until(f"sepstream.idle && sepstream.now.patch && sepstream.masks?.some((m) => m === 0) && {taken} > 0")
     of_one = shown(taken)
     shown.page.click("#shapes label:has-text('lasso')")
     shown.drag("#box .pen", (0.5, 0.3), (0.8, 0.5), (0.5, 0.7), (0.4, 0.5))
-    shown.until(f"sepstream.expression() === 'region(1)' && {taken} > 0 && {taken} < {of_one}")
+    shown.until(f"sepstream.idle && sepstream.expression() === 'region(1)' && {taken} > 0 && {taken} < {of_one}")
     of_both = shown(taken)
     shown.page.click("#clear")
     shown.until(f"sepstream.now.patch === null && {taken} > {of_both}")

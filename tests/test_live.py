@@ -75,7 +75,9 @@ def room(tmp_path) -> Iterator[Path]:
         (64, (), 0),
         (128, (), 0),
         (256, ("--blocksize", "auto"), 0),
-        (128, ("--blocksize", "192", "--queue", "0"), 192),  # PortAudio's own, wherever blocks are not the server's
+        (2048, (), 0),  # which PortAudio hands on in halves
+        (1024, ("--blocksize", "256"), 256),  # it hands on quarters, one right after another
+        (128, ("--blocksize", "192", "--queue", "0"), 192),
     ],
 )
 def test_at_unity_the_output_is_the_input_delayed_by_what_is_declared(period, arguments, device):
@@ -112,11 +114,11 @@ def end_as_in_a_terminal(rig: Rig) -> None:
     """Ctrl-C there reaches every process of the group. The sound fades; nothing is left."""
     rig.feed("sine")
     start = rig.now
-    rig.tell("gate off")
+    rig.set_gate(False)
     for pid in rig.children():
         os.kill(pid, signal.SIGINT)
     assert rig.end() == 0
-    rig.tell("gate off")  # it has recorded what came before
+    rig.set_gate(False)  # it has recorded what came before
     jack_server.wait_until(lambda: rig.now > start + 4096, "the silence afterwards", START_S)
     out = rig.heard(start, rig.now)[0]
     assert not out[-128:].any() and out[:128].any()

@@ -21,7 +21,7 @@ from .errors import DeviceError
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-VERSION = 0x5E95_0002
+VERSION = 0x5E95_0003
 RING = 1 << 16  # frames: 1.4 s at 48 kHz, 0.3 s at 192 kHz
 MAX_CHANNELS = 64
 MAX_BUSES = 65  # 64 and the residual
@@ -53,12 +53,14 @@ VIEW_HEAD = 2 + VIEW_BUSES  # number of the hop, masks, and the slots of their b
     MODEL_HZ,
     ALGORITHMIC,
     DEVICE_US,
-    BLOCK,
     STATE,
     # the callback
     FRAMES,
     CALLBACKS,
-    LAST_BLOCK,
+    LAST_BLOCK,  # frames that the device has given at once: the newest, as yet
+    WHOLE_BLOCK,  # the one before it
+    STEADY_BLOCK,  # the longest that came twice in a row
+    MOMENT,  # when the newest began, in ns of the device
     QUEUE_NOW,
     DELAY_NOW,
     SETTLED,
@@ -90,7 +92,7 @@ VIEW_HEAD = 2 + VIEW_BUSES  # number of the hop, masks, and the slots of their b
     RECORDING,
     VIEWED,  # the worker: hops that it has shown
     VIEW_EVERY,  # the control process: so many hops apart; 0 while nobody looks
-) = range(50)
+) = range(52)
 
 INPUT_MAP, OUTPUT_MAP, MAIL_SIZE, HEADER = 64, 128, 192, 512  # words; the maps hold the device's channels, from 0
 CPU, CUDA = 1, 2  # PROVIDER

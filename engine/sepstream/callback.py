@@ -31,6 +31,7 @@ from .board import (
     LAST_BLOCK,
     LATE_BLOCKS,
     MAX_CHANNELS,
+    MOMENT,
     OUTPUT_MAP,
     OUTPUT_RING,
     OUTPUT_WIDTH,
@@ -41,6 +42,7 @@ from .board import (
     RING,
     SETTLED,
     SIZE,
+    STEADY_BLOCK,
     STOP,
     TIMES,
     WAKE_AT,
@@ -48,6 +50,7 @@ from .board import (
     WET_EPOCH,
     WET_FROM,
     WET_TO,
+    WHOLE_BLOCK,
     XRUNS,
 )
 from .kernels import fence, kernel, now_ns, pa_callback, view, wake
@@ -61,12 +64,13 @@ FAINTEST = 1e-15
 
 
 @kernel
-def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status: int) -> None:  # noqa: PLR0917
-    """``given`` (n * input width) in, ``played`` (n * output width) out, both interleaved; ``status`` as PortAudio has it."""
+def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status: int, moment: int) -> None:  # noqa: PLR0917
+    """``given`` (n * input width) in, ``played`` (n * output width) out, both interleaved; ``status`` as PortAudio has it, and
+    ``moment`` its time in ns, 0 where it has none."""
     started = now_ns()
     start = words[FRAMES]
     _take(words, floats, given, start, n)
-    words[LAST_BLOCK] = n
+    _measure(words, n, moment)
     fence()  # the sound before its count
     words[FRAMES] = start + n
     if words[WAKE_FD] >= 0 and start + n >= words[WAKE_AT]:
@@ -78,6 +82,16 @@ def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status:
     words[at], words[at + 1] = started, now_ns() - started
     words[CALLBACK_NS] = started
     words[CALLBACKS] += 1
+
+
+@kernel
+def _measure(words: I64, n: int, moment: int) -> None:
+    """The device's blocks. PortAudio hands a long one on in parts, all at one moment, and the model has no time between them."""
+    if moment != 0 and moment == words[MOMENT]:
+        words[LAST_BLOCK] += n
+        return
+    words[STEADY_BLOCK] = max(words[STEADY_BLOCK], min(words[WHOLE_BLOCK], words[LAST_BLOCK]))
+    words[WHOLE_BLOCK], words[LAST_BLOCK], words[MOMENT] = words[LAST_BLOCK], n, moment
 
 
 @kernel
@@ -188,9 +202,8 @@ def _portaudio(given, played, frames, time_info, status, board):  # type: ignore
     """int PaStreamCallback(const void *, void *, unsigned long, const PaStreamCallbackTimeInfo *, unsigned long, void *)"""
     words, floats = view(board, SIZE, np.int64), view(board, 2 * SIZE, np.float32)
     n = np.int64(frames)
-    play_block(
-        words, floats, view(given, n * MAX_CHANNELS, np.float32), view(played, n * MAX_CHANNELS, np.float32), n, np.int64(status)
-    )
+    sound, heard = view(given, n * MAX_CHANNELS, np.float32), view(played, n * MAX_CHANNELS, np.float32)
+    play_block(words, floats, sound, heard, n, np.int64(status), np.int64(1e9 * view(time_info, 3, np.float64)[1]))
     return 0
 
 

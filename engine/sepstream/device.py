@@ -215,9 +215,9 @@ class Stream:
 def _interpreted(board: Board, shared: dict[str, Any]) -> Any:
     """The same callback from Python, where Numba compiles none."""
 
-    def play(given: Any, played: Any, frames: int, _time: Any, status: Any) -> None:
-        out = np.frombuffer(played, np.float32)
-        callback.play_block(board.words, board.floats, np.frombuffer(given, np.float32), out, frames, int(bool(status)))
+    def play(given: Any, played: Any, frames: int, when: Any, status: Any) -> None:
+        sound, heard, moment = np.frombuffer(given, np.float32), np.frombuffer(played, np.float32), int(1e9 * when.currentTime)
+        callback.play_block(board.words, board.floats, sound, heard, frames, int(bool(status)), moment)
 
     return sd.RawStream(callback=play, **shared)
 

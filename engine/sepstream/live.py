@@ -119,20 +119,20 @@ class LiveSession:
         total = 1000 * int(self.board.words[b.DELAY]) / rate
         return (
             f"{route.input.label} {_numbers(route.input_channels)} -> {route.output.label} {_numbers(route.output_channels)}, "
-            f"{rate} Hz, blocks of {int(self.board.words[b.LAST_BLOCK])}, {total:.1f} ms and the device's own, {self.provider}"
+            f"{rate} Hz, blocks of {int(self.board.words[b.STEADY_BLOCK])}, {total:.1f} ms and the device's own, {self.provider}"
         )
 
     def settle(self) -> None:
         """Fit the queue to the device's blocks; call it now and then, for some devices change them while they play."""
         words = self.board.words
         given_up = time.monotonic() + FIRST_BLOCK_S
-        while words[b.QUEUE] < 0 and not words[b.LAST_BLOCK]:
+        while words[b.QUEUE] < 0 and not words[b.STEADY_BLOCK]:
             if time.monotonic() > given_up:
                 raise DeviceError(
                     f"'{self.route.output.label}' opened, but asked for no sound in {FIRST_BLOCK_S:g} s; is it in use?"
                 )
             time.sleep(0.002)
-        queue = self._queue(int(words[b.LAST_BLOCK]))
+        queue = self._queue(int(words[b.STEADY_BLOCK]))
         if queue > words[b.QUEUE]:
             words[b.QUEUE], words[b.DELAY] = queue, queue + self.worker.lag_frames
 
@@ -157,7 +157,8 @@ class LiveSession:
         """A board as the callback expects it, and nothing on it that an earlier stream computed."""
         words = self.board.words
         self._alarm, self._ending = Alarm(), False
-        words[b.WAKE_FD], words[b.LAST_BLOCK], words[b.QUEUE], words[b.SETTLED] = self._alarm.write, 0, -1, 0
+        words[b.WAKE_FD], words[b.QUEUE], words[b.SETTLED] = self._alarm.write, -1, 0
+        words[b.LAST_BLOCK : b.MOMENT + 1] = 0
         words[b.STATE], words[b.STOP] = b.OPENING, 0
         words[b.RAMP_FRAMES] = round(self.route.rate_hz * RAMP_MS / 1000)
         words[b.EPOCH] += 1

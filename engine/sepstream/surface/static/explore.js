@@ -491,6 +491,10 @@ window.sepstream = {
   get player() {
     return player;
   },
+  // All that was asked for is here.
+  get idle() {
+    return ![viewing, selecting, counting].some((wish) => wish.running);
+  },
   get file() {
     return file;
   },
