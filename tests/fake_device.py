@@ -105,7 +105,7 @@ class FakeDevice:
         *,
         late: Callable[[int], bool] = lambda _: False,
         status: int = 0,
-        moment: Callable[[int], int] = lambda _: 0,
+        moment: Callable[[int], int] | None = None,
     ) -> F32:
         """(frames, inputs) -> (frames, outputs) in blocks of these sizes in turn; the worker sleeps after those that are
         ``late``, counted from 0; all of one ``moment`` are parts of one block of the device."""
@@ -114,7 +114,13 @@ class FakeDevice:
         given[:, self.inputs] = sound
         played = np.full(len(sound) * width + MARGIN, BEYOND)
         for index, (start, n) in enumerate(_cut(len(sound), blocks)):
-            block = (given[start:].reshape(-1), played[start * width :], n, status, moment(index))
+            block = (
+                given[start:].reshape(-1),
+                played[start * width :],
+                n,
+                status,
+                moment(index) if moment else int(self.words[b.CALLBACKS]) + 1,
+            )
             callback.play_block(self.words, self.floats, *block)
             assert (played[(start + n) * width :][:MARGIN] == BEYOND).all(), "it wrote beyond its block"
             self.after.append((float(self.floats[b.FADES_AT]), float(self.floats[b.FADES_AT + 1])))

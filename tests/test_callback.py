@@ -14,6 +14,7 @@ from fake_device import FakeDevice, delayed, noise
 from sepstream import board as b
 from sepstream import callback
 from sepstream.callback import FADE, LOUDEST
+from sepstream.live import queue_frames
 from sepstream.worker import Alarm
 
 LENGTH = 3000
@@ -279,7 +280,7 @@ def test_the_end_fades_to_silence_and_stays_there(blocks: list[int], wet: bool) 
 
 # The twin, the clock, the counters.
 
-COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.WHOLE_BLOCK, b.STEADY_BLOCK, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
+COUNTED = [b.FRAMES, b.CALLBACKS, b.LAST_BLOCK, b.STEADY_BLOCK, b.GRAIN, b.QUEUE_NOW, b.DELAY_NOW, b.SETTLED]
 LOSSES = [b.LATE_BLOCKS, b.FADES, b.FAULTS, b.XRUNS]
 
 
@@ -338,14 +339,50 @@ def test_blocks_frames_and_losses_are_counted(blocks: list[tuple[int, bool]]) ->
     assert tuple(device.words[list(counts)]) == (len(blocks), sum(frames), frames[-1], sum(losses))
 
 
-@given(st.lists(st.lists(SIZES, min_size=1, max_size=4), min_size=3, max_size=6), st.booleans())
-def test_parts_of_one_moment_are_one_block_and_what_came_once_is_not_the_block_to_expect(blocks, timed) -> None:
+PARTS = st.lists(
+    st.lists(st.sampled_from([64, 128, 147, 192, 256, 441, 480, 512]), min_size=1, max_size=6), min_size=1, max_size=4
+)
+
+
+@given(PARTS, st.sampled_from([0, 256]))
+def test_the_queue_is_long_enough_for_whatever_blocks_come_again_and_again_in_parts_too(blocks, slack) -> None:
+    device, hop = started(queue=-1, delay=-1), 256
+    words = device.words
+    words[b.WET_EPOCH] = words[b.EPOCH]
+
+    def turn() -> None:
+        for moment, parts in enumerate(blocks, int(words[b.MOMENT]) + 1):
+            device.play(noise(sum(parts)), parts, moment=lambda _, moment=moment: moment)  # a model has no time between parts
+            words[b.WET_TO] = words[b.FRAMES] // hop * hop  # but all of it between blocks
+            if words[b.STEADY_BLOCK]:
+                queue = queue_frames(int(words[b.STEADY_BLOCK]), int(words[b.GRAIN]), hop, 48000, 48000, slack=slack)
+                device.set_latency(max(queue, int(words[b.QUEUE])), queue)
+
+    for _ in range(20):
+        turn()
+    late = words[b.LATE_BLOCKS]
+    for _ in range(20):
+        turn()
+    assert words[b.LATE_BLOCKS] == late and words[b.SETTLED] == 1
+    assert words[b.STEADY_BLOCK] == max(map(sum, blocks))
+
+
+def test_a_block_that_comes_once_is_not_one_to_expect() -> None:
     device = started()
-    for moment, parts in enumerate(blocks, 1):
-        device.play(noise(sum(parts)), parts, moment=lambda _, moment=moment: moment if timed else 0)
-    sizes = [sum(parts) for parts in blocks] if timed else [n for parts in blocks for n in parts]
-    assert device.words[b.LAST_BLOCK] == sizes[-1] and device.words[b.WHOLE_BLOCK] == sizes[-2]
-    assert device.words[b.STEADY_BLOCK] == max(map(min, sizes[:-2], sizes[1:-1]))
+    device.play(noise(5000), (128,))
+    device.play(noise(4096), (4096,))
+    device.play(noise(20_000), (128,))
+    assert device.words[b.STEADY_BLOCK] == 128
+
+
+@pytest.mark.parametrize("moment", [0, 7])
+def test_where_the_moment_stands_still_the_clock_tells_blocks_apart(moment: int) -> None:
+    device, long = started(), 24_000  # half of which no two calls lie apart, here
+    device.play(noise(2 * long), (long,), moment=lambda _: moment)
+    assert device.words[b.LAST_BLOCK] == 2 * long
+    device.words[b.CALLBACK_NS] -= 10**9
+    device.play(noise(long), (long,), moment=lambda _: moment)
+    assert device.words[b.LAST_BLOCK] == long
 
 
 def test_every_call_leaves_its_time_and_the_oldest_give_way() -> None:

@@ -77,6 +77,7 @@ def room(tmp_path) -> Iterator[Path]:
         (256, ("--blocksize", "auto"), 0),
         (2048, (), 0),  # which PortAudio hands on in halves
         (1024, ("--blocksize", "256"), 256),  # it hands on quarters, one right after another
+        (1024, ("--blocksize", "768"), 768),  # and of these one, one and two, in turn
         (128, ("--blocksize", "192", "--queue", "0"), 192),
     ],
 )

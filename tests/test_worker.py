@@ -10,7 +10,6 @@ from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from sepstream.contract import Bundle, StftSpec, load_bundle, read_bundle
 from sepstream.control.desk import Desk
 from sepstream.control.mailbox import Order, post
 from sepstream.control.scene import Scene
-from sepstream.live import LiveSession
+from sepstream.live import queue_frames
 from sepstream.selection import Selection, Strip, read_bus
 from sepstream.separator import Separation
 from sepstream.worker import PATIENCE_HOPS, Worker
@@ -500,13 +499,8 @@ def test_the_loop_sleeps_when_there_is_nothing_to_do_and_only_then(toy: Bundle, 
 
 def queue(device: FakeDevice, block: int, slack: int = 0) -> int:
     """As LiveSession computes it."""
-    form = SimpleNamespace(
-        worker=device.worker,
-        bundle=device.worker.bundle,
-        route=SimpleNamespace(rate_hz=int(device.words[b.RATE_HZ])),
-        _slack=slack,
-    )
-    return LiveSession._queue(form, block)  # type: ignore[arg-type]
+    worker, rate_hz = device.worker, int(device.words[b.RATE_HZ])
+    return queue_frames(block, block, worker.hop, rate_hz, worker.bundle.sample_rate_hz, slack=slack)
 
 
 def late_blocks(toy: Bundle, rate_hz: int, block: int, start: int, spare: int) -> int:

@@ -58,8 +58,11 @@ VIEW_HEAD = 2 + VIEW_BUSES  # number of the hop, masks, and the slots of their b
     FRAMES,
     CALLBACKS,
     LAST_BLOCK,  # frames that the device has given at once: the newest, as yet
-    WHOLE_BLOCK,  # the one before it
-    STEADY_BLOCK,  # the longest that came twice in a row
+    LONG_BLOCK,  # the newest of those that were longer than any to expect, and which one it was
+    LONG_AT,
+    STEADY_BLOCK,  # the longest to expect
+    GRAIN,  # what all blocks are multiples of
+    BLOCKS,
     MOMENT,  # when the newest began, in ns of the device
     QUEUE_NOW,
     DELAY_NOW,
@@ -92,7 +95,7 @@ VIEW_HEAD = 2 + VIEW_BUSES  # number of the hop, masks, and the slots of their b
     RECORDING,
     VIEWED,  # the worker: hops that it has shown
     VIEW_EVERY,  # the control process: so many hops apart; 0 while nobody looks
-) = range(52)
+) = range(55)
 
 INPUT_MAP, OUTPUT_MAP, MAIL_SIZE, HEADER = 64, 128, 192, 512  # words; the maps hold the device's channels, from 0
 CPU, CUDA = 1, 2  # PROVIDER

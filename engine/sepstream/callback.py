@@ -8,10 +8,13 @@ Python is stopped dead.
 All state lies on the board. ``play_block`` is the plain function; ``address`` is it as a PaStreamCallback.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .board import (
+    BLOCKS,
     CALLBACK_NS,
     CALLBACK_TIMES,
     CALLBACKS,
@@ -24,12 +27,15 @@ from .board import (
     FADES_AT,
     FAULTS,
     FRAMES,
+    GRAIN,
     INPUT_MAP,
     INPUT_RING,
     INPUT_WIDTH,
     INPUTS,
     LAST_BLOCK,
     LATE_BLOCKS,
+    LONG_AT,
+    LONG_BLOCK,
     MAX_CHANNELS,
     MOMENT,
     OUTPUT_MAP,
@@ -39,6 +45,7 @@ from .board import (
     QUEUE,
     QUEUE_NOW,
     RAMP_FRAMES,
+    RATE_HZ,
     RING,
     SETTLED,
     SIZE,
@@ -50,7 +57,6 @@ from .board import (
     WET_EPOCH,
     WET_FROM,
     WET_TO,
-    WHOLE_BLOCK,
     XRUNS,
 )
 from .kernels import fence, kernel, now_ns, pa_callback, view, wake
@@ -59,6 +65,7 @@ F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
 FADE = 64  # frames of the linear fade between the model's sound and the dry one
+AGAIN_BLOCKS = 64  # within which a long block must come again to be one to expect: once may be a stall
 LOUDEST = 1e6  # samples beyond this, NaN and Inf are no sound
 FAINTEST = 1e-15
 
@@ -70,7 +77,7 @@ def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status:
     started = now_ns()
     start = words[FRAMES]
     _take(words, floats, given, start, n)
-    _measure(words, n, moment)
+    _measure(words, n, moment, started)
     fence()  # the sound before its count
     words[FRAMES] = start + n
     if words[WAKE_FD] >= 0 and start + n >= words[WAKE_AT]:
@@ -85,13 +92,23 @@ def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status:
 
 
 @kernel
-def _measure(words: I64, n: int, moment: int) -> None:
-    """The device's blocks. PortAudio hands a long one on in parts, all at one moment, and the model has no time between them."""
-    if moment != 0 and moment == words[MOMENT]:
+def _measure(words: I64, n: int, moment: int, started: int) -> None:
+    """The device's blocks. PortAudio hands a long one on in parts, all of one moment and one right after another, and the
+    model has no time between them."""
+    half_ns = n * 500_000_000 // words[RATE_HZ]
+    at_once = started - words[CALLBACK_NS] < half_ns if started != 0 else moment != 0
+    if moment == words[MOMENT] and at_once:
         words[LAST_BLOCK] += n
         return
-    words[STEADY_BLOCK] = max(words[STEADY_BLOCK], min(words[WHOLE_BLOCK], words[LAST_BLOCK]))
-    words[WHOLE_BLOCK], words[LAST_BLOCK], words[MOMENT] = words[LAST_BLOCK], n, moment
+    words[MOMENT], whole, words[LAST_BLOCK] = moment, words[LAST_BLOCK], n
+    if whole == 0:
+        return
+    words[BLOCKS] += 1
+    words[GRAIN] = math.gcd(words[GRAIN], whole)
+    if whole > words[STEADY_BLOCK]:
+        if words[BLOCKS] - words[LONG_AT] <= AGAIN_BLOCKS:
+            words[STEADY_BLOCK] = max(words[STEADY_BLOCK], min(whole, words[LONG_BLOCK]))
+        words[LONG_BLOCK], words[LONG_AT] = whole, words[BLOCKS]
 
 
 @kernel

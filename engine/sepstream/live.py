@@ -128,20 +128,13 @@ class LiveSession:
         given_up = time.monotonic() + FIRST_BLOCK_S
         while words[b.QUEUE] < 0 and not words[b.STEADY_BLOCK]:
             if time.monotonic() > given_up:
-                raise DeviceError(
-                    f"'{self.route.output.label}' opened, but asked for no sound in {FIRST_BLOCK_S:g} s; is it in use?"
-                )
+                told = f"asked for sound only {int(words[b.CALLBACKS])} times" if words[b.CALLBACKS] else "asked for no sound"
+                raise DeviceError(f"'{self.route.output.label}' opened, but {told} in {FIRST_BLOCK_S:g} s; is it in use?")
             time.sleep(0.002)
-        queue = self._queue(int(words[b.STEADY_BLOCK]))
+        rate, model = self.route.rate_hz, self.bundle.sample_rate_hz
+        queue = queue_frames(int(words[b.STEADY_BLOCK]), int(words[b.GRAIN]), self.worker.hop, rate, model, slack=self._slack)
         if queue > words[b.QUEUE]:
             words[b.QUEUE], words[b.DELAY] = queue, queue + self.worker.lag_frames
-
-    def _queue(self, block: int) -> int:
-        """Frames from an input to its place on the output ring. A hop is complete when the device's blocks have covered it,
-        and must be there, with a fade's length to spare, one block later; the rest is slack."""
-        hop, rate, model = self.worker.hop, self.route.rate_hz, self.bundle.sample_rate_hz
-        incomplete = hop - math.gcd(block, hop) if rate == model else (hop - 1) * rate // model
-        return block + incomplete + FADE + math.ceil(self._slack * rate / model)
 
     def _close(self) -> None:
         assert self._stream is not None and self._thread is not None
@@ -178,6 +171,16 @@ class LiveSession:
                 self.failures.append(f"{type(error).__name__}: {error}")
                 worker = None
                 time.sleep(AGAIN_S)
+
+
+def queue_frames(block: int, grain: int, hop: int, rate_hz: int, model_hz: int, *, slack: int) -> int:
+    """Frames from an input to its place on the output ring, for ``hop`` and ``slack`` in samples of the model.
+
+    A hop is complete when the device's blocks, of up to ``block`` frames and multiples of ``grain``, have covered it, and must
+    be there, with a fade's length to spare, one block later; the rest is slack.
+    """
+    incomplete = hop - math.gcd(grain, hop) if rate_hz == model_hz else (hop - 1) * rate_hz // model_hz
+    return block + incomplete + FADE + math.ceil(slack * rate_hz / model_hz)
 
 
 def _numbers(channels: tuple[int, ...]) -> str:
