@@ -51,7 +51,7 @@ LAYERS: dict[str, set[str]] = {  # runtime file, in the order of the signal -> t
     "explorer": {"analysis", "audiofile", "disk", "expression", "kernels", "program", "render", "selection", "spectral"},
     "cli": {"batch", "render"},
     "describe": {"disk"},
-    "cli_bundle": {"describe"},
+    "cli_bundle": {"cli", "describe", "render", "selection"},
     "board": set(),
     "session": {"board"},
     "telemetry": {"board"},

@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import soundfile
+from onnx import numpy_helper
 
 import toy_bundle
 from sepstream.cli import render_main
+from sepstream.cli_bundle import bundle_main
+from sepstream.contract import write_bundle
 
 COMMAND = [sys.executable, "-c", "import sys; from sepstream.cli import render_main; sys.exit(render_main())"]
 LEAVES = ["male", "female", "bass", "drums", "guitar"]
@@ -181,6 +185,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "nan": (lambda path: soundfile.write(path, np.full(100, np.nan), 48000, subtype="FLOAT"), "holds nan at 0.000000 s"),
     "inf": (lambda path: soundfile.write(path, np.full(100, np.inf), 48000, subtype="FLOAT"), "holds inf at 0.000000 s"),
     "folder": (lambda path: path.mkdir(), "is a folder"),
+    "rate": (lambda path: soundfile.write(path, np.ones(100), 2**31 - 1), "sample rate is 2147483647 Hz; expected 100 to"),
 }
 
 
@@ -192,6 +197,67 @@ def test_a_bad_input_is_one_line_and_leaves_no_files(here, model, capsys, kind):
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("sep-render: 'bad.wav' ") and words in err and err.count("\n") == 1
     assert not Path("stems").exists() or files("stems") == []
+
+
+@pytest.mark.parametrize("name", ["..wav", "...wav", "....wav", ".wav"])
+def test_no_name_of_a_file_leads_out_of_the_output_folder(here, model, capsys, name):
+    Path(sound("song.wav")).rename(name)
+    assert render_main([name, "--out", "deep/stems", "--model", model]) == 0
+    assert [path.parent.name for path in Path("deep/stems").rglob("*.wav") if path.is_file()] == [name] * len(LEAVES)
+    assert files(".") == sorted([name, *(f"deep/stems/{name}/{file}" for file in FILES)])
+
+
+def test_a_path_that_cannot_be_looked_at_fails_alone(here, model, capsys):
+    sound("song.wav")
+    assert render_main(["y" * 300 + ".wav", "song.wav", "--out", "stems", "--model", model]) == 1
+    err = capsys.readouterr().err
+    assert "File name too long; check the path" in err and err.count("\n") == 1 and files("stems/song") == FILES
+
+
+def test_stems_are_not_the_next_inputs_whatever_link_leads_to_them(here, model, capsys):
+    sound("songs/song.wav")
+    Path("link").symlink_to("songs")
+    for _ in range(2):
+        assert render_main(["songs", "--out", "link/stems", "--model", model, "--bus", "drums=drums", "--overwrite"]) == 0
+    assert files("songs") == ["song.wav", "stems/song/drums.wav"]
+
+
+def test_a_folder_in_the_place_of_a_bus_is_one_line_and_stays(here, model, capsys):
+    sound("song.wav")
+    Path("stems/song/drums.wav").mkdir(parents=True)
+    assert render_main(["song.wav", "--out", "stems", "--model", model]) == 1
+    err = capsys.readouterr().err
+    assert "cannot write" in err and err.count("\n") == 1 and files("stems") == []
+
+
+def test_folders_that_nothing_came_of_are_taken_away(here, model, capsys):
+    soundfile.write("bad.wav", np.full(100, np.nan), 48000, subtype="FLOAT")
+    Path("there").mkdir()
+    assert render_main(["bad.wav", "--out", "there/x/y", "--model", model]) == 1
+    assert list(Path("there").iterdir()) == []
+
+
+@pytest.fixture
+def wild(tmp_path: Path) -> str:
+    """A model whose weights are numbers, and what it makes of them is none."""
+    bundle, graphs = toy_bundle.values(name="wild")
+    for name, data in graphs.items():
+        graph = onnx.load_from_string(data)
+        for constant in graph.graph.initializer:
+            values = numpy_helper.to_array(constant)
+            if values.dtype == np.float32:
+                constant.CopyFrom(numpy_helper.from_array(np.full_like(values, 3e38), constant.name))
+        graphs[name] = graph.SerializeToString()
+    return str(write_bundle(bundle, graphs, toy_bundle.CARD, tmp_path / "wild").folder)
+
+
+def test_a_model_that_gives_no_numbers_leaves_no_files_and_is_found_by_checking(here, wild, capsys):
+    sound("song.wav")
+    assert render_main(["song.wav", "--out", "stems", "--model", wild]) == 1
+    assert bundle_main(["check", wild]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 2 == err.count("gives numbers that are no sound")
+    assert not Path("stems").exists()
 
 
 @pytest.mark.parametrize("samples", [1, 2])
@@ -243,6 +309,9 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tiny_disk, model, capsys, na
         (["--format", "ogg", "--bits", "16"], "ogg has no 16 bits"),
         (["--jobs", "0"], "from 1 up"),
         (["--bits", "12"], "invalid choice"),
+        (["--stems", ""], "is empty"),
+        (["--out", ""], "is empty"),
+        (["--bus", "vox=region(1)"], "known: none"),
     ],
 )
 def test_wrong_flags_end_in_one_line_and_status_2(here, model, capsys, flags, words):

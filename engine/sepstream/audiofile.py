@@ -34,6 +34,7 @@ SUFFIXES = frozenset(_OPENED.split())
 UNKNOWN_LENGTH = 2**62  # a FLAC written into a pipe promises about 2^63 samples
 WAV_LIMIT_BYTES = 2**32 - 2**16  # sizes in a WAV header are 32 bits; the rest is room for the header
 AUTO_DOWNGRADE = 0x1210  # SFC_RF64_AUTO_DOWNGRADE of sndfile.h: at the end, what fits into a WAV becomes one
+LEAST_HZ, MOST_HZ = 100, 1_536_000  # a header may say anything, and memory follows it
 LEAD_MS = 10  # silence on either side of a resampled signal: longer than the filters ring
 
 
@@ -100,9 +101,9 @@ class AudioReader:
         self._file = _open(path)
         self.rate_hz, self.channels, self.position = self._file.samplerate, self._file.channels, 0
         self.samples = self._file.frames if self._file.frames < UNKNOWN_LENGTH else _count(path)
-        if not self.samples:
+        if not self.samples or not LEAST_HZ <= self.rate_hz <= MOST_HZ:
             self.close()
-            raise self._silent()
+            raise self._silent() if not self.samples else self._odd_rate()
 
     def __enter__(self) -> Self:
         return self
@@ -124,6 +125,11 @@ class AudioReader:
 
     def _silent(self) -> AudioFileError:
         return AudioFileError(f"'{self.path}' holds no samples; expected at least one; record or export it again")
+
+    def _odd_rate(self) -> AudioFileError:
+        return AudioFileError(
+            f"'{self.path}' says that its sample rate is {self.rate_hz} Hz; expected {LEAST_HZ} to {MOST_HZ} Hz; export it again"
+        )
 
     def _read(self, size: int) -> F32:
         try:
@@ -151,6 +157,8 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         if not path.stat().st_size and path.is_file():
             raise AudioFileError(f"'{path}' is empty (0 bytes); expected a sound file; record or export it again")
+        if path.is_dir():
+            next(path.iterdir(), None)  # one that must not be looked into is told so
         if not path.is_file():
             kind = "a folder" if path.is_dir() else "a device or pipe"
             raise AudioFileError(f"'{path}' is {kind}; expected a sound file, or a folder that holds some")

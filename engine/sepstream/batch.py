@@ -21,6 +21,7 @@ from .contract import Bundle, load_bundle
 from .control.scene import Scene, put
 from .control.table import parse_set
 from .errors import AudioFileError, ControlError, SepstreamError
+from .paths import folder_name, is_folder
 from .render import Progress, RenderOptions, RenderReport, check_sampling, pipelines, render_file
 from .selection import Selection, Strip, compile, load_preset, read_bus
 
@@ -113,9 +114,14 @@ def _place(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links, and their own names are wanted
 
 
+def _same(folder: Path, out: Path) -> bool:
+    """Whatever links lead there."""
+    return os.path.realpath(folder) == os.path.realpath(out)
+
+
 def _name(place: Path, depth: int) -> Path:
     """The stem, or so many of the path's last parts; never the root."""
-    return Path(*place.parts[1:][-depth:]) if depth else Path(place.stem)
+    return Path(*place.parts[1:][-depth:]) if depth else Path(folder_name(place))
 
 
 def _shared(depths: dict[Path, int]) -> list[Path]:
@@ -127,15 +133,16 @@ def _shared(depths: dict[Path, int]) -> list[Path]:
 
 def find(path: Path, out: Path) -> list[Path]:
     """The sound files below a folder, sorted, without hidden ones and without the output folder; or the path itself."""
-    if not path.is_dir():
+    if not is_folder(path):
         return [path]
-    if _place(path) == _place(out):
+    if _same(path, out):
         raise AudioFileError(f"'{path}' is input and output folder; its stems would be the next inputs; choose another --out")
-    files = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and _place(Path(folder, f)) != _place(out))
+    files: list[Path] = []
+    closed: list[Path] = []  # folders that must not be looked into; the reader tells why
+    for folder, folders, names in os.walk(path, onerror=lambda error: closed.append(Path(error.filename))):
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and not _same(Path(folder, f), out))
         files += [Path(folder, n) for n in sorted(names) if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES]
-    return files or [path]  # the reader tells that a folder is no sound file
+    return files + closed or [path]  # the reader tells that a folder is no sound file
 
 
 def _renderer(config: RenderConfig) -> Callable[[Task, Progress], Outcome]:

@@ -59,13 +59,18 @@ def _render_parser() -> argparse.ArgumentParser:
         "of their parent folders. 'real-time factor' 12 is twelve times faster than real time.",
     )
     add = parser.add_argument
-    add("inputs", nargs="+", type=Path, metavar="INPUT", help="sound files, or folders to search")
-    add("--out", required=True, type=Path, metavar="DIR", help="output folder")
-    add("--model", default="default", metavar="NAME|DIR", help="model bundle (default: default)")
-    add("--stems", metavar="SET", help="leaves, parents, all, or NAME,NAME (default: leaves, unless --bus or --preset is given)")
+    add("inputs", nargs="+", type=_path, metavar="INPUT", help="sound files, or folders to search")
+    add("--out", required=True, type=_path, metavar="DIR", help="output folder")
+    add("--model", type=_given, default="default", metavar="NAME|DIR", help="model bundle (default: default)")
+    add(
+        "--stems",
+        type=_given,
+        metavar="SET",
+        help="leaves, parents, all, or NAME,NAME (default: leaves, unless --bus or --preset is given)",
+    )
     add("--residual", action="store_true", help="one more bus: the mix without all that the others take")
     add("--bus", dest="buses", action="append", default=[], metavar="NAME=EXPR", help="such as beat=drums+0.5*bass; repeatable")
-    add("--preset", metavar="FILE|NAME", help="buses from a preset")
+    add("--preset", type=_given, metavar="FILE|NAME", help="buses from a preset")
     add(
         "--set",
         dest="settings",
@@ -83,6 +88,17 @@ def _render_parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace files that are there; otherwise they are kept")
     add("--json", action="store_true", help="one JSON object per file, in a line")
     return parser
+
+
+def _given(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty; expected something, or leave the flag out")
+    return text
+
+
+def _path(text: str) -> Path:
+    """An unset variable of a shell is no folder, and least of all this one."""
+    return Path(_given(text))
 
 
 def _count(text: str) -> int:

@@ -56,7 +56,7 @@ from numpy.typing import NDArray
 
 from .errors import BundleError, nearest
 from .onnxfile import Port, Words, fault, read_model
-from .paths import data_dir
+from .paths import data_dir, is_file, is_folder
 
 FORMAT = 1
 STEP, WINDOW, OFFLINE = KINDS = ("step", "window", "offline")
@@ -434,7 +434,7 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
 def resolve(name_or_path: str | Path) -> Path:
     """A bundle's folder. A name is looked up in the checkpoints folder; ``default`` is the one its file of that name names."""
     path = Path(name_or_path)
-    if path.is_dir() and (len(path.parts) != 1 or (path / MANIFEST).is_file()):
+    if is_folder(path) and (len(path.parts) != 1 or is_file(path / MANIFEST)):
         return path
     try:
         home = data_dir("checkpoints")

@@ -4,6 +4,20 @@ import os
 from pathlib import Path
 
 
+def is_folder(path: Path) -> bool:
+    """No for what cannot be looked at, where Path.is_dir raises."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def folder_name(path: Path) -> str:
+    """What is made of a file goes to a folder of this name: the file's without suffix, which must not be "." or ".."."""
+    return path.stem if path.stem.strip(".") else path.name
+
+
 def data_dir(kind: str) -> Path:
     """The folder ``kind`` ("presets", "checkpoints"): the wheel's copy, else the checkout's. Raises FileNotFoundError."""
     here = Path(__file__).resolve()

@@ -3,6 +3,7 @@
 A third of a second at a time, so memory does not grow with the length. Called by batch.py, or by anyone, on one thread.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +20,7 @@ from .audiofile import AudioReader, AudioWriter, encoding, lead_samples, resampl
 from .contract import Bundle
 from .errors import AudioFileError, ExpressionError
 from .latent import LatentPipeline, read_sampling
+from .paths import folder_name, is_file
 from .pipeline import LOUDEST, Pipeline
 from .selection import Selection
 
@@ -91,9 +93,9 @@ def render_file(
     progress(0.0)
     with AudioReader(source) as reader:
         pipeline = pipeline_for(reader.channels)
-        folder = out_dir / (name or source.stem)
+        folder = out_dir / (name or folder_name(source))
         paths = {bus: folder / f"{bus}.{options.format}" for bus in pipeline.buses}
-        kept = tuple(path for path in paths.values() if path.exists() and not options.overwrite)
+        kept = tuple(path for path in paths.values() if is_file(path) and not options.overwrite)
         wanted = {bus: path for bus, path in paths.items() if path not in kept}
         spare_the_input(source, wanted.values())
         start = time.perf_counter()
@@ -167,6 +169,11 @@ def _process(block: F32, pipeline: AnyPipeline, reader: AudioReader) -> F32:
             f"'{reader.path}' holds samples beyond {LOUDEST:g} times full scale before {reader.position / reader.rate_hz:.2f} s; "
             "expected sound around -1..1; normalize it first"
         )
+    if not np.isfinite(buses).all():
+        raise AudioFileError(
+            f"'{reader.path}': model '{pipeline.bundle.name}' gives numbers that are no sound before "
+            f"{reader.position / reader.rate_hz:.2f} s; expected finite samples; try another --model"
+        )
     return buses.reshape(len(pipeline.buses) * reader.channels, block.shape[1])
 
 
@@ -215,8 +222,8 @@ def together(
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """Make the folder; take it away again if nothing came of it."""
-    new = not path.exists()
+    """Make the folder, and those it lies in; take away again what is new if nothing came of it."""
+    new = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -225,15 +232,15 @@ def _folder(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         with suppress(OSError):  # others may have put something there
-            if new:
-                path.rmdir()
+            for folder in new:
+                folder.rmdir()
         raise
 
 
 def spare_the_input(source: Path, paths: Iterable[Path]) -> None:
     """Raises AudioFileError for an output that is the input."""
     for path in paths:
-        if path.exists() and path.samefile(source):
+        if is_file(path) and path.samefile(source):
             raise AudioFileError(f"'{path}' is the input itself, and bus '{path.stem}' needs another place; choose another --out")
 
 

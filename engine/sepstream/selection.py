@@ -256,7 +256,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return parse_toml(file.read(MAX_PRESET_BYTES + 1))
     except OSError as error:
-        raise ExpressionError(f"'{path}' cannot be read: {error.strerror}") from None
+        raise ExpressionError(f"'{path}' cannot be read: {error.strerror}; check the path and its permissions") from None
 
 
 def parse_toml(data: bytes) -> dict[str, Any]:
