@@ -260,6 +260,21 @@ def test_flat_classes_are_found_in_folders_that_say_their_family(dataset: Path) 
     assert next(mixtures(dataset, flat, 1)).shape == (len(LEAVES), 2, 10 * RATE_HZ)
 
 
+def test_the_mixture_of_a_track_is_the_data_sets_own(bundle: Bundle, tmp_path: Path) -> None:
+    sounds = stems(seconds=2.0).mean(axis=1)
+    wind = np.random.default_rng(9).standard_normal(sounds.shape[1]) * 0.05
+    whole = {"speech_mix": sounds[:2].sum(axis=0), "music_mix": sounds[2:].sum(axis=0)}
+    files = whole | dict(zip(("speech_male", "speech_female", *LEAVES[2:]), sounds, strict=True))
+    for track, mix in (("calm", sounds.sum(axis=0)), ("windy", sounds.sum(axis=0) + wind)):
+        (tmp_path / "tt" / track).mkdir(parents=True)
+        for name, sound in (files | {"mix": mix}).items():
+            soundfile.write(tmp_path / "tt" / track / f"{name}.wav", sound, RATE_HZ, subtype="FLOAT")
+    calm, windy = mixtures(tmp_path, bundle, 2)
+    assert calm.shape == (len(LEAVES), 2, 2 * RATE_HZ) and windy.shape == (len(LEAVES) + 1, 2, 2 * RATE_HZ)
+    np.testing.assert_allclose(windy.sum(axis=0)[0], sounds.sum(axis=0) + wind, atol=1e-5)
+    np.testing.assert_allclose(windy[: len(LEAVES)], calm, atol=1e-6)
+
+
 @pytest.mark.parametrize(("missing", "words"), [("", "does not exist"), ("valid/male", "class 'male' has no files")])
 def test_a_data_set_without_sounds_is_named(bundle: Bundle, tmp_path: Path, missing: str, words: str) -> None:
     for leaf in LEAVES if missing else ():

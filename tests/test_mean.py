@@ -1,5 +1,6 @@
 """The mean of checkpoints: what it is, what it keeps, and what it refuses."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,24 @@ def test_what_is_no_mean_is_refused_in_one_line(runs: list[Path], tmp_path: Path
     state = read(runs[0])
     state["hyper_parameters"]["recipe"]["lookahead_hops"] = 3
     torch.save(state, ahead)
+    turned = tmp_path / "turned.ckpt"  # nor of other classes
+    state = read(runs[0])
+    classes = state["hyper_parameters"]["recipe"]["classes"]
+    state["hyper_parameters"]["recipe"]["classes"] = dict(reversed(classes.items()))
+    torch.save(state, turned)
+    broken = tmp_path / "broken.ckpt"
+    state = read(runs[0])
+    next(weights for weights in state["state_dict"].values() if weights.is_floating_point()).fill_(math.nan)
+    torch.save(state, broken)
     text = tmp_path / "text.ckpt"
     text.write_text("no checkpoint")
     capsys.readouterr()
     for arguments, words in (
         ([runs[0], other], "is another network than"),
         ([runs[0], ahead], "is another network than"),
+        ([runs[0], turned], "is another network than"),
+        ([runs[0], broken, "--shares", "1", "0"], "holds weights that are no numbers"),
+        ([*runs, "--out", "."], "exists; choose another"),
         ([runs[0], text], "cannot be read"),
         ([runs[0], tmp_path / "nowhere.ckpt"], "cannot be read"),
         ([*runs, "--shares", "1"], "expected 2 numbers"),

@@ -413,6 +413,9 @@ def test_a_start_takes_what_fits_of_a_network_of_other_bins(tmp_path: Path, capl
     assert "as they are made: norm.weight, " in line and "blocks" not in line
 
 
+TURNED = "classes={music: [bass, drums, guitar], speech: [male, female]}"
+
+
 def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) -> None:
     assert run(tmp_path / "one", *SHORT, "train.steps=1", "model.options.blocks=2") == 0
     one, other_rate = str(tmp_path / "one/last.ckpt"), ["sample_rate_hz=44100", "follow_hz=[5000, 7000]"]
@@ -422,6 +425,9 @@ def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) 
         (["--start", one, "--resume", one], "--resume goes on with a run, --start and --start-partly begin"),
         (["--start-partly", one, "--resume", one], "another from its weights; choose one"),
         (["--start-partly", one, "model.kind=hyper_unmix", "model.options={bins: 342}"], "is a network of kind band_split"),
+        (["--start", one, "model.options.blocks=2", TURNED], "has the classes in another order, speech, music, male, "),
+        (["--start-partly", one, TURNED], "; list them in its order"),
+        (["--resume", one, "model.options.blocks=2", TURNED, "train.steps=2"], "has the classes in another order"),
         (["--start", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read"),
         (["--start", one, "model.options.blocks=2", *other_rate], "has bins of 23.4375 Hz (48000 Hz, live), the"),
         (["--resume", one, "model.options.blocks=2", *other_rate], "use its sample_rate_hz and geometry"),

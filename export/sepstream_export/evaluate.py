@@ -26,6 +26,7 @@ from sepstream_training.metrics import is_silent, reference_means, si_sdr
 F32 = NDArray[np.float32]
 
 SYNTHETIC = "synthetic"  # in the place of a data set's folder: the generator's sounds, which need no data
+ROUNDING = 1e-3  # of 16-bit files that add up
 FAMILY = ("speech", "music")  # what folders of flat classes may be called after
 SYNTHETIC_CLIPS, SYNTHETIC_SECONDS = 4, 20.0  # of each class
 LONGEST_S = 60.0  # of a track; of a longer one its middle is heard
@@ -75,7 +76,7 @@ class Score:
 def mixtures(root: Path | str, bundle: Bundle, count: int, seed: int = 2026) -> Iterator[F32]:
     """(leaves, 2, samples) stems of ``count`` unseen mixtures at the bundle's rate: the data set's own tracks as they stand
     (at most as many as there are), or, where it has none, drawn ones: mono and stereo in turn, no augmentation; mixture n
-    depends on ``seed`` and n alone.
+    depends on ``seed``, n and the order of the classes. What a track's own mixture holds beside its leaves is one more stem.
 
     ``root`` is a data set of any layout, heard in its split for testing or, if it has none, for validation. A class goes by
     CLASS or PARENT_CLASS there. Raises DataError where it is not there.
@@ -83,7 +84,9 @@ def mixtures(root: Path | str, bundle: Bundle, count: int, seed: int = 2026) -> 
     library, families = _library(root, bundle), _families(bundle)
     for track in library.tracks[:count]:
         length = min(track.length, round(LONGEST_S * bundle.sample_rate_hz))
-        yield hear(track, families, (track.length - length) // 2, length).leaves
+        heard = hear(track, families, (track.length - length) // 2, length)
+        rest = heard.mix - heard.leaves.sum(axis=0)
+        yield heard.leaves if np.abs(rest).max() <= ROUNDING else np.concatenate([heard.leaves, rest[None]])
     for index in range(0 if library.tracks else count):
         rng = np.random.default_rng([seed, index])
         yield draw_mixture(library, families, replace(PLAIN, stereo=float(index % 2)), bundle.sample_rate_hz, rng)

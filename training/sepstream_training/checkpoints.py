@@ -42,6 +42,7 @@ def load(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
     """The (averaged) weights into ``module``. Raises DataError where they are another network's."""
     state = read(checkpoint)
     _check_bins(recipe, state, checkpoint)
+    _check_classes(recipe, state, checkpoint)
     _fill(module, state["state_dict"], checkpoint)
 
 
@@ -52,6 +53,7 @@ def start_from(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
     """
     state = read(checkpoint)
     _check_bins(recipe, state, checkpoint)
+    _check_classes(recipe, state, checkpoint)
     new = {name: value for name, value in module.state_dict().items() if name not in state["state_dict"]}
     _fill(module, {**new, **state["state_dict"]}, checkpoint)
     if new:
@@ -66,10 +68,21 @@ def start_partly(module: nn.Module, recipe: Recipe, checkpoint: Path) -> None:
     theirs, kind = state["state_dict"], recipe_of(state).model.kind
     if kind != recipe.model.kind:
         raise DataError(f"checkpoint '{checkpoint}' is a network of kind {kind}; expected {recipe.model.kind}, as in the recipe")
+    _check_classes(recipe, state, checkpoint)
     fits = {name for name, value in ours.items() if name in theirs and theirs[name].shape == value.shape}
     module.load_state_dict({name: theirs[name] if name in fits else value for name, value in ours.items()})
     names = ", ".join(name.removeprefix("network.") for name in ours if name not in fits)
     log.info("%d of %d tensors are from '%s'; as they are made: %s", len(fits), len(ours), checkpoint, names or "none")
+
+
+def _check_classes(recipe: Recipe, state: dict[str, Any], checkpoint: Path) -> None:
+    """As many classes in another order: the weights would fit, and each class would sound like another."""
+    ours, theirs = recipe.class_names, recipe_of(state).class_names
+    if len(ours) == len(theirs) and any(one in theirs and one != other for one, other in zip(ours, theirs, strict=True)):
+        raise DataError(
+            f"checkpoint '{checkpoint}' has the classes in another order, {', '.join(theirs)}; the recipe has {', '.join(ours)}; "
+            "list them in its order"
+        )
 
 
 def _fill(module: nn.Module, weights: dict[str, Tensor], checkpoint: Path) -> None:

@@ -9,6 +9,7 @@ everything else but the licences is the first checkpoint's, and a run that resum
 import argparse
 import math
 import sys
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def mean(paths: Sequence[Path], shares: Sequence[float]) -> dict[str, Any]:
     for path, state, theirs in zip(paths, states, weights, strict=True):
         if _network(state) != _network(states[0]) or _shapes(theirs) != _shapes(weights[0]):
             raise DataError(f"checkpoint '{path}' is another network than '{paths[0]}'; expected one that shares its beginning")
+        if not all(value.isfinite().all() for value in theirs.values()):
+            raise DataError(f"checkpoint '{path}' holds weights that are no numbers; expected those of a run that went well")
     total = sum(shares)
     for name, first in weights[0].items():
         if first.is_floating_point():  # in float64, so that the mean of equals is what they are
@@ -52,7 +55,7 @@ def _data(state: dict[str, Any]) -> dict[str, Any]:
 def _network(state: dict[str, Any]) -> tuple[Any, ...]:
     recipe = checkpoints.recipe_of(state)
     rate = recipe.sample_rate_hz, recipe.divisor
-    return *rate, recipe.geometry, recipe.lookahead_hops, recipe.band_bins, recipe.classes, recipe.model
+    return *rate, recipe.geometry, recipe.lookahead_hops, recipe.band_bins, recipe.class_names, recipe.classes, recipe.model
 
 
 def _shapes(weights: dict[str, Tensor]) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--shares", metavar="N", type=float, nargs="+", help="how much of each (default: as much of each)")
     parser.add_argument("--out", metavar="CKPT", type=Path, required=True, help="a new file")
     flags = parser.parse_args(argv)
-    part = flags.out.with_name(flags.out.name + ".part")
+    part = Path(f"{flags.out}.{uuid.uuid4().hex[:8]}.part")
     try:
         if flags.out.exists():
             raise DataError(f"'{flags.out}' exists; choose another file with --out")

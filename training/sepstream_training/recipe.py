@@ -312,6 +312,9 @@ class Recipe:
     asked: AskedSpec = AskedSpec()
 
     def __post_init__(self) -> None:
+        _expect(self.sample_rate_hz >= 1, "sample_rate_hz", self.sample_rate_hz, "1 or more")
+        _expect(self.divisor >= 1, "divisor", self.divisor, "1 or more")
+        _expect(self.is_flat or all(self.classes.values()), "classes", dict(self.classes), "a leaf or more for each parent")
         _expect(len(self.leaves) > 1, "classes", dict(self.classes), "a list of leaves for each parent, two or more in all")
         _expect(len(set(self.class_names)) == len(self.class_names), "classes", self.class_names, "different names")
         _expect(not (self.is_flat and self.model.tied), "model.tied", True, "false, for the classes have no parents")

@@ -44,6 +44,9 @@ class MixSpec:
         for name in ("activity", "partly", "coherent", "second_voice", "filtered", "stereo"):
             if not 0 <= getattr(self, name) <= 1:
                 raise DataError(f"recipe key 'mix.{name}' is {getattr(self, name)}; expected a probability, 0 to 1")
+        for name in ("level_db", "family_db", "speech_speed", "music_speed", "filter_db"):
+            if not getattr(self, name) >= 0:
+                raise DataError(f"recipe key 'mix.{name}' is {getattr(self, name)}; expected a spread, 0 or more")
         if not self.seconds > 0 or self.mix_low_db > self.mix_high_db:
             raise DataError("recipe keys 'mix.*': expected seconds > 0 and mix_low_db <= mix_high_db")
 
