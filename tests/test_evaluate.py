@@ -271,7 +271,7 @@ def test_the_mixture_of_a_track_is_the_data_sets_own(bundle: Bundle, tmp_path: P
             soundfile.write(tmp_path / "tt" / track / f"{name}.wav", sound, RATE_HZ, subtype="FLOAT")
     calm, windy = mixtures(tmp_path, bundle, 2)
     assert calm.shape == (len(LEAVES), 2, 2 * RATE_HZ) and windy.shape == (len(LEAVES) + 1, 2, 2 * RATE_HZ)
-    np.testing.assert_allclose(windy.sum(axis=0)[0], sounds.sum(axis=0) + wind, atol=1e-5)
+    np.testing.assert_allclose(windy.sum(axis=0)[0], sounds.sum(axis=0) + wind, atol=1e-4)  # kept in 16 bits
     np.testing.assert_allclose(windy[: len(LEAVES)], calm, atol=1e-6)
 
 
