@@ -419,6 +419,9 @@ TURNED = "classes={music: [bass, drums, guitar], speech: [male, female]}"
 def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) -> None:
     assert run(tmp_path / "one", *SHORT, "train.steps=1", "model.options.blocks=2") == 0
     one, other_rate = str(tmp_path / "one/last.ckpt"), ["sample_rate_hz=44100", "follow_hz=[5000, 7000]"]
+    alone, torn = str(tmp_path / "alone.ckpt"), str(tmp_path / "torn.ckpt")
+    torch.save({key: value for key, value in read(Path(one)).items() if key != "optimizer_states"}, alone)
+    Path(torn).write_bytes(Path(one).read_bytes()[:5000])
     for arguments, words in (
         (["--start", one, "model.options.blocks=2", "model.options.units=9"], "is another network's (size mismatch"),
         (["--start", one], "is another network's (Unexpected key(s)"),
@@ -428,7 +431,9 @@ def test_a_start_that_does_not_fit_is_an_error(tmp_path: Path, capsys: Capture) 
         (["--start", one, "model.options.blocks=2", TURNED], "has the classes in another order, speech, music, male, "),
         (["--start-partly", one, TURNED], "; list them in its order"),
         (["--resume", one, "model.options.blocks=2", TURNED, "train.steps=2"], "has the classes in another order"),
-        (["--start", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read"),
+        (["--start", "/nowhere.ckpt"], "checkpoint '/nowhere.ckpt' cannot be read (No such file"),
+        (["--start", torn], "cannot be read (it is damaged, or holds something else than weights"),
+        (["--resume", alone, "model.options.blocks=2"], "lacks optimizer_states, so no run goes on from it"),
         (["--start", one, "model.options.blocks=2", *other_rate], "has bins of 23.4375 Hz (48000 Hz, live), the"),
         (["--resume", one, "model.options.blocks=2", *other_rate], "use its sample_rate_hz and geometry"),
     ):

@@ -13,6 +13,7 @@ from sepstream.errors import DataError
 from .recipe import Recipe, recipe_from_tree
 
 KEYS = {"state_dict", "hyper_parameters", "global_step"}
+OF_A_RUN = {"loops", "callbacks", "optimizer_states", "lr_schedulers"}  # what Lightning goes on from
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +22,24 @@ def read(checkpoint: Path) -> dict[str, Any]:
     """What sep-train wrote. Raises DataError for anything else."""
     try:
         state: dict[str, Any] = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        if not state.keys() >= KEYS or "recipe" not in state["hyper_parameters"]:
-            raise ValueError("no recipe in it")
-    except Exception as error:  # torch raises many kinds for a file that is none of its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"checkpoint '{checkpoint}' cannot be read ({reason}); expected one written by sep-train") from None
+        whole = state.keys() >= KEYS and "recipe" in state["hyper_parameters"] and isinstance(state["global_step"], int)
+        reason = "" if whole else "no recipe in it, or no steps"
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        reason = str(error.strerror)
+    except Exception:  # torch raises many kinds for a file that is none of its own, with advice that nobody should follow
+        reason = "it is damaged, or holds something else than weights and plain values"
+    if reason:
+        raise DataError(f"checkpoint '{checkpoint}' cannot be read ({reason}); expected one written by sep-train")
+    return state
+
+
+def read_run(checkpoint: Path) -> dict[str, Any]:
+    """The same, of a run that can go on. Raises DataError."""
+    state = read(checkpoint)
+    if lacking := sorted(OF_A_RUN - state.keys()):
+        raise DataError(
+            f"checkpoint '{checkpoint}' lacks {', '.join(lacking)}, so no run goes on from it; begin one with --start"
+        )
     return state
 
 

@@ -89,7 +89,7 @@ def train(
     in ``machines``, this is one of them (processes.py).
     """
     last = _prepare(out, resume)
-    before = checkpoints.read(resume) if resume else None
+    before = checkpoints.read_run(resume) if resume else None
     seen, heard = (int(before["global_step"]), checkpoints.mixtures_heard(before)) if before else (0, 0)
     if resume and seen >= recipe.train.steps:
         return Trained(resume, seen)
