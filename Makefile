@@ -10,7 +10,7 @@ demo: $(VENV)/.runtime
 	@echo "Listen: demo/mixture.flac, then demo/stems/mixture/*.wav"
 
 test: $(VENV)/.training
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 check: $(VENV)/.training
 	$(BIN)/ruff check .
