@@ -114,13 +114,8 @@ class FakeDevice:
         given[:, self.inputs] = sound
         played = np.full(len(sound) * width + MARGIN, BEYOND)
         for index, (start, n) in enumerate(_cut(len(sound), blocks)):
-            block = (
-                given[start:].reshape(-1),
-                played[start * width :],
-                n,
-                status,
-                moment(index) if moment else int(self.words[b.CALLBACKS]) + 1,
-            )
+            when = moment(index) if moment else int(self.words[b.CALLBACKS]) + 1
+            block = (given[start:].reshape(-1), played[start * width :], n, status, when)
             callback.play_block(self.words, self.floats, *block)
             assert (played[(start + n) * width :][:MARGIN] == BEYOND).all(), "it wrote beyond its block"
             self.after.append((float(self.floats[b.FADES_AT]), float(self.floats[b.FADES_AT + 1])))

@@ -34,7 +34,6 @@ PACKAGES = {  # program -> Debian's package
     "jackd": "jackd2",
     "jack_lsp": "jackd2",
     "jack_connect": "jackd2",
-    "jack_freewheel": "jackd2",
     "jack_bufsize": "jackd2",
     "oscsend": "liblo-tools",
     "oscdump": "liblo-tools",
@@ -186,11 +185,6 @@ class Server:
 
     def disconnect(self, source: str, sink: str, seconds: float = PATIENCE) -> None:
         self._patch("jack_disconnect", source, sink, seconds)
-
-    def freewheel(self, on: bool) -> None:
-        """As fast as the clients can, or (off) at the pace of the sound card again."""
-        done = _tool("jack_freewheel", "y" if on else "n")  # its -s does not work; the environment names the server
-        assert done.returncode == 0, done.stdout
 
     def child(self, *arguments: str) -> Child:
         """A Python process, ``python ARGUMENTS``, that finds this server and the packages under test."""

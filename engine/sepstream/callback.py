@@ -93,8 +93,9 @@ def play_block(words: I64, floats: F32, given: F32, played: F32, n: int, status:
 
 @kernel
 def _measure(words: I64, n: int, moment: int, started: int) -> None:
-    """The device's blocks. PortAudio hands a long one on in parts, all of one moment and one right after another, and the
-    model has no time between them."""
+    """The device's blocks: ``n`` frames at ``moment``, heard of at ``started`` (both ns, of the device's clock and of ours).
+    PortAudio hands a long block on in parts, all of one moment and one right after another, and the model has no time between
+    them."""
     half_ns = n * 500_000_000 // words[RATE_HZ]
     at_once = started - words[CALLBACK_NS] < half_ns if started != 0 else moment != 0
     if moment == words[MOMENT] and at_once:

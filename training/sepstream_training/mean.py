@@ -26,7 +26,7 @@ def mean(paths: Sequence[Path], shares: Sequence[float]) -> dict[str, Any]:
     """The first checkpoint, as ``checkpoints.read`` gives it, with the weighted mean of the weights of all, in their own dtypes,
     and all their licences; ``shares`` need not sum to one.
 
-    Raises DataError for a checkpoint of another network, and for shares that are no weights of a mean.
+    Raises DataError for a checkpoint of another network or with weights that are no numbers, and for shares that make no mean.
     """
     if len(shares) != len(paths) or not all(0 <= share < math.inf for share in shares) or not 0 < sum(shares) < math.inf:
         raise DataError(f"shares are {list(shares)}; expected {len(paths)} numbers from 0, not all 0, one for each checkpoint")
