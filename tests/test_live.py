@@ -97,9 +97,9 @@ def test_at_unity_the_output_is_the_input_delayed_by_what_is_declared(period, ar
         rig.wait(rows, "a line that says that it plays")
         assert {round(48 * (row["algorithmic_ms"] + row["queue_ms"])) for row in rows()} == {rig.delay}
         rig.send("/preset/load", "stems")  # with a residual
+        rig.wait(lambda: rig.view.get("preset") == "stems", "the preset on the screen")
         rig.run(48_000)
         rig.assert_unity(start, rig.now)  # the change was not heard either
-        assert rig.view["preset"] == "stems"
         end_as_in_a_terminal(rig)
 
 
@@ -370,7 +370,7 @@ def test_a_program_change_loads_its_preset(rig):
     rig.posted(mail)
     rig.settle()
     rig.run(4096)
-    assert rig.view["buses"][0] == "half"
+    rig.wait(lambda: rig.view.get("buses", [""])[0] == "half", "its bus on the screen")
     assert np.abs(rig.gains(rig.now - 512, rig.now) - HALF_GAIN).max() < 1e-5
 
 
